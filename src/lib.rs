@@ -1,0 +1,7 @@
+//! rdmfs mounts an InvenioRDM research-data repository as a file system.
+//!
+//! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
+//! `repository`. `error`, `config` and `status` are the ground, used by all.
+
+pub mod error;
+pub mod repository;
