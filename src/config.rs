@@ -1,0 +1,55 @@
+//! The settings of a mount, as the command line hands them to the daemon.
+//!
+//! `cli/` makes them from flags, environment and files; `mount/` and the floors below only read them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that `mount::serve` needs. It is handed to the daemon through a pipe, because it holds the token.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MountSettings {
+    /// The repository's address.
+    pub url: String,
+    /// The token, if the user gave one. Never in argv, a log line, an error or `.rdmfs/`.
+    pub token: Option<String>,
+    /// Absolute path of the mount point.
+    pub mountpoint: PathBuf,
+    /// A CA certificate to trust besides the system's.
+    pub ca_certificate: Option<PathBuf>,
+    /// Don't check certificates.
+    pub insecure: bool,
+    /// Where published bytes are cached.
+    pub cache_dir: PathBuf,
+    /// Bytes of cache on disk at most.
+    pub cache_size: u64,
+    /// Where written files are staged.
+    pub state_dir: PathBuf,
+    /// How long close() waits for the upload.
+    pub close_wait: Duration,
+    /// How long what is known of published records counts as current.
+    pub metadata_ttl: Duration,
+    /// How long what is known of drafts counts as current.
+    pub draft_ttl: Duration,
+    /// Parallel connections for reading ahead.
+    pub connections: usize,
+    /// Uploads at the same time.
+    pub uploads: usize,
+    /// Refuse every write.
+    pub read_only: bool,
+    /// Let other users in, as the modes say.
+    pub allow_other: bool,
+    /// Options for the kernel, as after `-o`.
+    pub options: Vec<String>,
+}
+
+impl std::fmt::Debug for MountSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MountSettings")
+            .field("url", &self.url)
+            .field("signed_in", &self.token.is_some())
+            .field("mountpoint", &self.mountpoint)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! What is going on now: the document that `.rdmfs/status.json` shows and `rdmfs status` and `rdmfs unmount` read.
+//!
+//! The types are both what the daemon writes and what the commands parse, so that they can't drift apart. [`Board`]
+//! holds what no floor owns: the last problems. Nothing here may hold a token or a signed link.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the daemon.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// The repository's address, without `/api`.
+    pub repository: String,
+    /// Whether a token is in use; the token itself is never shown.
+    pub signed_in: bool,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+    /// When the mount began, RFC 3339.
+    pub started: String,
+    /// What is not safe on the server yet, oldest first.
+    pub uploads: Vec<Upload>,
+    /// What is being fetched.
+    pub downloads: Vec<Download>,
+    /// The cache of published bytes.
+    pub cache: Cache,
+    /// Where written files wait for their upload.
+    pub staging: PathBuf,
+    /// The repository's rate limit, as last seen.
+    pub rate_limit: Option<RateLimit>,
+    /// The last problems, newest last.
+    pub problems: Vec<Problem>,
+}
+
+impl Status {
+    /// How many uploads will still move by themselves; a refused one waits for the user.
+    #[must_use]
+    pub fn moving_uploads(&self) -> usize {
+        self.uploads.iter().filter(|upload| upload.state.moves()).count()
+    }
+}
+
+/// A written file on its way to the server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Upload {
+    /// The draft.
+    pub draft: String,
+    /// The file's key in it.
+    pub key: String,
+    /// How far it has come.
+    pub state: UploadState,
+    /// Bytes sent of this try.
+    pub sent: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// How often it was tried.
+    pub tries: u32,
+    /// When it is tried again, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_try: Option<String>,
+    /// Why it waits or was refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// The states of an upload that a user can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UploadState {
+    /// Still open in a program.
+    Open,
+    /// Waiting for its turn.
+    Queued,
+    /// Bytes are on their way.
+    Sending,
+    /// All sent; the server is asked to keep it and its checksum is compared.
+    Checking,
+    /// It failed and is tried again.
+    Waiting,
+    /// The server refuses it; the bytes are kept until the user decides.
+    Refused,
+}
+
+impl UploadState {
+    /// Whether it goes on without the user.
+    #[must_use]
+    pub fn moves(self) -> bool {
+        !matches!(self, UploadState::Refused | UploadState::Open)
+    }
+}
+
+/// A file being fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Download {
+    /// The record or draft, and the key.
+    pub file: String,
+    /// Bytes that are here.
+    pub have: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+    /// What slows it down, if something does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+}
+
+/// The cache of published bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Cache {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Bytes on disk.
+    pub used: u64,
+    /// At most that many.
+    pub limit: u64,
+    /// Files in it, whole or in part.
+    pub files: u64,
+}
+
+/// The repository's rate limit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Requests in a window.
+    pub limit: u64,
+    /// Requests left in it.
+    pub remaining: u64,
+    /// When the window ends, seconds since 1970.
+    pub reset: u64,
+}
+
+/// Something that went wrong, as a user can read it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// When, RFC 3339.
+    pub time: String,
+    /// What happened.
+    pub what: String,
+    /// What can be done.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub advice: String,
+}
+
+/// Where the floors post their problems. Its lock is a leaf: nothing else is taken while it is held.
+#[derive(Debug, Default)]
+pub struct Board {
+    problems: Mutex<VecDeque<Problem>>,
+}
+
+/// As many problems as a person reads.
+const PROBLEMS_KEPT: usize = 20;
+
+impl Board {
+    /// Logs an error and keeps it for the status.
+    pub fn post(&self, error: &Error) {
+        log::warn!("{error}. {}", error.advice());
+        let mut problems = self.problems.lock();
+        if problems.back().is_some_and(|last| last.what == error.to_string()) {
+            return;
+        }
+        if problems.len() == PROBLEMS_KEPT {
+            problems.pop_front();
+        }
+        problems.push_back(Problem {
+            time: rfc3339(SystemTime::now()),
+            what: error.to_string(),
+            advice: error.advice().to_owned(),
+        });
+    }
+
+    /// The problems kept, oldest first.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        self.problems.lock().iter().cloned().collect()
+    }
+}
+
+/// A time as the status shows it, in UTC to the second.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .ok()
+        .and_then(|t| t.round(jiff::Unit::Second).ok())
+        .map_or_else(String::new, |t| t.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn only_the_last_problems_are_kept_and_repeats_are_one() {
+        let board = Board::default();
+        for i in 0..PROBLEMS_KEPT + 5 {
+            for _ in 0..2 {
+                board.post(&Error::new(Kind::Unreachable, format!("problem {i}")));
+            }
+        }
+        let problems = board.problems();
+        assert_eq!(problems.len(), PROBLEMS_KEPT);
+        assert_eq!(
+            problems[PROBLEMS_KEPT - 1].what,
+            format!("problem {}", PROBLEMS_KEPT + 4)
+        );
+    }
+}
