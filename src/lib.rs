@@ -3,8 +3,10 @@
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
 //! `repository`. `error`, `config` and `status` are the ground, used by all.
 
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod mount;
 pub mod repository;
+pub mod staging;
 pub mod status;

@@ -1,0 +1,560 @@
+//! One staged file: its bytes on local disk, who writes it, and how far its upload has come.
+//!
+//! Made and driven by [`super::Area`], which owns the journal and the queue. A generation of its bytes that an
+//! upload holds is frozen: the next write goes to a new generation, so that what is sent never changes under way.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::journal::{Entry, Journal, State};
+use crate::error::{Error, Kind, Result};
+use crate::repository::model::RecordId;
+
+/// A file that was written here, from its creation to its confirmation by the server.
+pub struct Staged {
+    /// Its number in the journal.
+    pub(super) id: u64,
+    /// The draft it belongs to.
+    pub(super) draft: RecordId,
+    /// Its key in the draft.
+    pub(super) key: Arc<str>,
+    space: Arc<Space>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    /// Bytes of the running upload that are sent.
+    pub(super) sent: AtomicU64,
+}
+
+/// What all staged files of a mount share.
+pub(super) struct Space {
+    pub(super) journal: Journal,
+    /// The repository's address.
+    pub(super) repository: String,
+    /// Who stages, as a hash.
+    pub(super) account: String,
+}
+
+struct Inner {
+    data: Arc<File>,
+    generation: u64,
+    /// The generation that the journal on disk calls closed: what a restart would send.
+    closed: Option<u64>,
+    size: u64,
+    mtime: SystemTime,
+    mode: Option<u16>,
+    writers: usize,
+    /// Something was written that no upload has been given.
+    dirty: bool,
+    /// Something was written that is not synced.
+    unsynced: bool,
+    unlinked: bool,
+    upload: Upload,
+    /// Counts the uploads asked for; the last one is the one that counts.
+    turn: u64,
+    tries: u32,
+}
+
+/// How far the last upload has come.
+#[derive(Clone, Debug)]
+pub enum Upload {
+    /// None was asked for: the file is open for the first time.
+    NotYet,
+    /// It waits for its turn.
+    Queued,
+    /// It is under way; the flag stops it.
+    Running {
+        /// Set to make it stop soon.
+        cancelled: Arc<AtomicBool>,
+        /// All bytes are sent.
+        checking: bool,
+    },
+    /// It failed in passing and is tried again.
+    Waiting {
+        /// When.
+        until: Instant,
+        /// Why it failed.
+        error: Error,
+    },
+    /// The server refuses it. The bytes are kept.
+    Refused(Error),
+    /// The server has it, with the right size and checksum.
+    Done,
+}
+
+/// What an upload sends: one frozen generation.
+pub(super) struct Snapshot {
+    pub(super) data: Arc<File>,
+    pub(super) size: u64,
+    pub(super) turn: u64,
+    pub(super) tries: u32,
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// What stat(2) wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Bytes.
+    pub size: u64,
+    /// When it was last written, or what utimes(2) said.
+    pub mtime: SystemTime,
+    /// What chmod(2) said.
+    pub mode: Option<u16>,
+}
+
+impl Staged {
+    /// A new, empty file. Its journal entry is written, so that a crash leaves a trace of it.
+    pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>) -> Result<Self> {
+        let data = space.journal.create_data(id, 0)?;
+        let staged = Staged::assemble(space, id, draft, key, data);
+        space
+            .journal
+            .write(&staged.entry(&staged.inner.lock(), State::Open))?;
+        Ok(staged)
+    }
+
+    /// A file that begins with the bytes the server has.
+    pub(super) fn adopt(
+        space: &Arc<Space>,
+        id: u64,
+        draft: RecordId,
+        key: Arc<str>,
+        bytes: &File,
+        mtime: Option<SystemTime>,
+    ) -> Result<Self> {
+        let data = space.journal.create_data(id, 0)?;
+        let copied = copy_bytes(bytes, &data);
+        let staged = Staged::assemble(space, id, draft, key, data);
+        {
+            let mut inner = staged.inner.lock();
+            match copied {
+                Ok(size) => inner.size = size,
+                Err(e) => {
+                    space.journal.remove_data(id, 0);
+                    return Err(Error::local(
+                        format_args!("copy {} to the staged files", staged.key),
+                        &e,
+                    ));
+                }
+            }
+            inner.mtime = mtime.unwrap_or(inner.mtime);
+            inner.dirty = false;
+            inner.unsynced = false;
+            inner.upload = Upload::Done;
+        }
+        Ok(staged)
+    }
+
+    /// A file that an earlier mount left closed and unsent, or refused.
+    pub(super) fn recover(space: &Arc<Space>, entry: &Entry, draft: RecordId) -> Result<Self> {
+        let data = space.journal.open_data(entry.id, entry.generation)?;
+        let staged = Staged::assemble(space, entry.id, draft, entry.key.as_str().into(), data);
+        {
+            let mut inner = staged.inner.lock();
+            inner.size = entry.size;
+            inner.generation = entry.generation;
+            inner.closed = Some(entry.generation);
+            inner.dirty = false;
+            inner.unsynced = false;
+            inner.turn = 1;
+            inner.upload = match &entry.state {
+                State::Refused(reason) => Upload::Refused(Error::new(Kind::Refused, reason.clone())),
+                State::Open | State::Closed => Upload::Queued,
+            };
+        }
+        Ok(staged)
+    }
+
+    fn assemble(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>, data: File) -> Self {
+        Staged {
+            id,
+            draft,
+            key,
+            space: Arc::clone(space),
+            inner: Mutex::new(Inner {
+                data: Arc::new(data),
+                generation: 0,
+                closed: None,
+                size: 0,
+                mtime: SystemTime::now(),
+                mode: None,
+                writers: 0,
+                dirty: true,
+                unsynced: true,
+                unlinked: false,
+                upload: Upload::NotYet,
+                turn: 0,
+                tries: 0,
+            }),
+            changed: Condvar::new(),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// What stat(2) wants to know.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let inner = self.inner.lock();
+        Facts {
+            size: inner.size,
+            mtime: inner.mtime,
+            mode: inner.mode,
+        }
+    }
+
+    /// Reads up to `length` bytes; fewer at the end of the file.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn read(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
+        let (data, size) = {
+            let inner = self.inner.lock();
+            (Arc::clone(&inner.data), inner.size)
+        };
+        let length = u64::from(length).min(size.saturating_sub(offset));
+        // At most the u32 it came from.
+        let mut buffer = vec![0; usize::try_from(length).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match data.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::local(format_args!("read staged {}", self.key), &e)),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer)
+    }
+
+    /// What was remembered of chmod(2) and utimes(2). The server keeps neither.
+    pub fn set_facts(&self, mode: Option<u16>, mtime: Option<SystemTime>) {
+        let mut inner = self.inner.lock();
+        inner.mode = mode.or(inner.mode);
+        inner.mtime = mtime.unwrap_or(inner.mtime);
+    }
+
+    /// Whether it was written and the server doesn't have it yet.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.dirty || !matches!(inner.upload, Upload::Done)
+    }
+
+    /// Writes; the file grows as needed.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut inner = self.inner.lock();
+        self.thaw(&mut inner)?;
+        let wrote = inner.data.write_all_at(bytes, offset);
+        match wrote {
+            Ok(()) => inner.size = inner.size.max(offset + bytes.len() as u64),
+            Err(e) => {
+                inner.size = inner.data.metadata().map_or(inner.size, |m| m.len());
+                return Err(Error::local(format_args!("write staged {}", self.key), &e));
+            }
+        }
+        inner.mtime = SystemTime::now();
+        Ok(())
+    }
+
+    /// Cuts the file, or lets it grow with zeros.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        let mut inner = self.inner.lock();
+        self.thaw(&mut inner)?;
+        inner
+            .data
+            .set_len(size)
+            .map_err(|e| Error::local(format_args!("truncate staged {}", self.key), &e))?;
+        inner.size = size;
+        inner.mtime = SystemTime::now();
+        Ok(())
+    }
+
+    /// Makes the bytes writable. What the journal calls closed must not change any more, because a restart would
+    /// send it: writing goes on in a copy, and an upload of the old bytes is stopped.
+    fn thaw(&self, inner: &mut Inner) -> Result<()> {
+        let journal = &self.space.journal;
+        match (&inner.upload, inner.closed) {
+            (_, None) => {}
+            (Upload::Done, Some(_)) => {
+                // The server has the closed bytes: nothing is lost if a restart doesn't send them.
+                journal.write(&self.entry(inner, State::Open))?;
+                inner.closed = None;
+            }
+            (_, Some(closed)) if closed == inner.generation => {
+                if let Upload::Running { cancelled, .. } = &inner.upload {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+                let generation = inner.generation + 1;
+                let copy = journal.create_data(self.id, generation)?;
+                copy_bytes(&inner.data, &copy)
+                    .map_err(|e| Error::local(format_args!("copy staged {}", self.key), &e))?;
+                inner.data = Arc::new(copy);
+                inner.generation = generation;
+                inner.upload = Upload::NotYet;
+                inner.turn += 1;
+                self.changed.notify_all();
+            }
+            (_, Some(_)) => {}
+        }
+        inner.dirty = true;
+        inner.unsynced = true;
+        Ok(())
+    }
+
+    pub(super) fn add_writer(&self) {
+        self.inner.lock().writers += 1;
+    }
+
+    /// Whether somebody has it open for writing, who will close it.
+    #[must_use]
+    pub fn has_writers(&self) -> bool {
+        self.inner.lock().writers > 0
+    }
+
+    /// One writer less; returns how many are left.
+    pub(super) fn remove_writer(&self) -> usize {
+        let mut inner = self.inner.lock();
+        inner.writers = inner.writers.saturating_sub(1);
+        inner.writers
+    }
+
+    /// Syncs the bytes, and the journal entry.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn sync(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        self.sync_as(&mut inner, State::Open)
+    }
+
+    fn sync_as(&self, inner: &mut Inner, state: State) -> Result<()> {
+        if inner.unlinked || !inner.unsynced {
+            return Ok(());
+        }
+        inner
+            .data
+            .sync_all()
+            .map_err(|e| Error::local(format_args!("sync staged {}", self.key), &e))?;
+        // While an older generation is closed and unsent, a restart must send that one: the entry stays as it is.
+        if state == State::Closed || inner.closed.is_none() {
+            self.space.journal.write(&self.entry(inner, state))?;
+        }
+        inner.unsynced = false;
+        Ok(())
+    }
+
+    /// Asks for the upload of what was written, after syncing bytes and journal. `None` if there is nothing to
+    /// send, or it is not the time: at a FLUSH (`released` is false) other writers may follow, and an empty file
+    /// may be about to be written (`echo > f` sends a FLUSH before its first WRITE).
+    pub(super) fn close(&self, released: bool) -> Result<Option<u64>> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let all_here = if released {
+            inner.writers == 0
+        } else {
+            inner.writers <= 1 && inner.size > 0
+        };
+        if !inner.dirty || inner.unlinked || !all_here {
+            self.sync_as(inner, State::Open)?;
+            return Ok(None);
+        }
+        // Also when all bytes are synced: the entry still says "open".
+        inner.unsynced = true;
+        self.sync_as(inner, State::Closed)?;
+        if let Some(old) = inner.closed.replace(inner.generation)
+            && old != inner.generation
+        {
+            self.space.journal.remove_data(self.id, old);
+        }
+        inner.dirty = false;
+        inner.tries = 0;
+        inner.turn += 1;
+        inner.upload = Upload::Queued;
+        Ok(Some(inner.turn))
+    }
+
+    /// The upload of `turn`, if nobody needs it any more in the last moment.
+    pub(super) fn begin(&self, turn: u64) -> Option<Snapshot> {
+        let mut inner = self.inner.lock();
+        let waits = matches!(inner.upload, Upload::Queued | Upload::Waiting { .. });
+        if inner.turn != turn || !waits || inner.unlinked {
+            return None;
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        inner.upload = Upload::Running {
+            cancelled: Arc::clone(&cancelled),
+            checking: false,
+        };
+        inner.tries += 1;
+        self.sent.store(0, Ordering::Relaxed);
+        Some(Snapshot {
+            data: Arc::clone(&inner.data),
+            size: inner.size,
+            turn,
+            tries: inner.tries,
+            cancelled,
+        })
+    }
+
+    /// The next state of the upload of `turn`. False if it is not the one that counts any more.
+    pub(super) fn advance(&self, turn: u64, upload: Upload) -> bool {
+        let mut inner = self.inner.lock();
+        let counts = inner.turn == turn && matches!(inner.upload, Upload::Running { .. });
+        if counts {
+            inner.upload = upload;
+        }
+        self.changed.notify_all();
+        counts
+    }
+
+    /// Waits until the upload of `turn` is over, at most until `deadline`: then it goes on behind the user's back.
+    ///
+    /// # Errors
+    /// Why the server refused it.
+    pub(super) fn wait(&self, turn: u64, deadline: Instant) -> Result<()> {
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.turn != turn {
+                return Ok(());
+            }
+            match &inner.upload {
+                Upload::Refused(error) => return Err(error.clone()),
+                Upload::Done | Upload::NotYet => return Ok(()),
+                _ => {}
+            }
+            if self.changed.wait_until(&mut inner, deadline).timed_out() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stops a running upload; what it was to send stays in the journal.
+    pub(super) fn interrupt(&self) {
+        if let Upload::Running { cancelled, .. } = &self.inner.lock().upload {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes it off the tree: its upload stops, what its handles hold stays readable.
+    pub(super) fn unlink(&self) {
+        let mut inner = self.inner.lock();
+        inner.unlinked = true;
+        inner.dirty = false;
+        inner.turn += 1;
+        if let Upload::Running { cancelled, .. } = &inner.upload {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether nobody needs it any more: sent, not written since, not open for writing.
+    pub(super) fn is_over(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.writers == 0 && (inner.unlinked || (!inner.dirty && matches!(inner.upload, Upload::Done)))
+    }
+
+    /// Removes its bytes and its journal entry. Open handles can still read.
+    pub(super) fn drop_data(&self) {
+        let inner = self.inner.lock();
+        let journal = &self.space.journal;
+        journal.remove(self.id);
+        journal.remove_data(self.id, inner.generation);
+        if let Some(closed) = inner.closed {
+            journal.remove_data(self.id, closed);
+        }
+    }
+
+    /// Writes the server's refusal into the journal, so that a restart doesn't try again by itself.
+    pub(super) fn journal_refusal(&self, error: &Error) {
+        let inner = self.inner.lock();
+        if inner.unlinked || inner.dirty {
+            return;
+        }
+        if let Err(error) = self
+            .space
+            .journal
+            .write(&self.entry(&inner, State::Refused(error.to_string())))
+        {
+            log::warn!("{error}");
+        }
+    }
+
+    /// The turn that was asked for last.
+    pub(super) fn turn(&self) -> u64 {
+        self.inner.lock().turn
+    }
+
+    fn entry(&self, inner: &Inner, state: State) -> Entry {
+        Entry {
+            id: self.id,
+            repository: self.space.repository.clone(),
+            account: self.space.account.clone(),
+            draft: self.draft.to_string(),
+            key: self.key.to_string(),
+            generation: inner.generation,
+            size: inner.size,
+            state,
+        }
+    }
+
+    pub(super) fn status(&self) -> crate::status::Upload {
+        use crate::status::{Upload as Shown, UploadState};
+        let inner = self.inner.lock();
+        let (state, next, reason) = match &inner.upload {
+            _ if inner.dirty => (UploadState::Open, None, None),
+            Upload::NotYet => (UploadState::Open, None, None),
+            Upload::Queued => (UploadState::Queued, None, None),
+            Upload::Running { checking: false, .. } => (UploadState::Sending, None, None),
+            Upload::Running { checking: true, .. } | Upload::Done => (UploadState::Checking, None, None),
+            Upload::Waiting { until, error } => (UploadState::Waiting, Some(*until), Some(error.to_string())),
+            Upload::Refused(error) => (UploadState::Refused, None, Some(error.to_string())),
+        };
+        Shown {
+            draft: self.draft.to_string(),
+            key: self.key.to_string(),
+            state,
+            sent: self.sent.load(Ordering::Relaxed),
+            size: inner.size,
+            tries: inner.tries,
+            next_try: next.map(|until| {
+                crate::status::rfc3339(SystemTime::now() + until.saturating_duration_since(Instant::now()))
+            }),
+            reason,
+        }
+    }
+}
+
+/// Copies all bytes, whatever the position of the file is; the kernel shares the blocks where it can.
+fn copy_bytes(from: &File, to: &File) -> std::io::Result<u64> {
+    let mut from = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()))?;
+    std::io::copy(&mut from, &mut &*to)
+}
+
+impl std::fmt::Debug for Staged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Staged({} of {})", self.key, self.draft)
+    }
+}
+
+/// Refusals that are about the file or the user and will not pass by themselves.
+pub(super) fn is_final(kind: Kind) -> bool {
+    !kind.is_passing() && !matches!(kind, Kind::Changed | Kind::Corrupt | Kind::Internal)
+}

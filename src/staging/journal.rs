@@ -1,0 +1,246 @@
+//! The journal: one small file on disk for each staged file, so that no crash loses what a user wrote.
+//!
+//! An entry is written to a temporary name, synced, renamed over the old one, and the folder synced: what is on disk
+//! is always one whole entry. Used by `staging/` alone; it never talks to the network.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// What is known of a staged file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The number of the staged file in this journal.
+    pub id: u64,
+    /// The repository's address; an entry never goes to another one.
+    pub repository: String,
+    /// Who staged it, as a hash; an entry never goes out with another token.
+    pub account: String,
+    /// The draft.
+    pub draft: String,
+    /// The key in it.
+    pub key: String,
+    /// Which of its data files holds the bytes.
+    pub generation: u64,
+    /// Bytes, when it was last synced.
+    pub size: u64,
+    /// How far it has come.
+    pub state: State,
+}
+
+/// How far a staged file has come, as far as a restart must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// A program has it open; never sent by itself.
+    Open,
+    /// Closed: it is to be sent.
+    Closed,
+    /// The server refused it, with this reason; kept until the user decides.
+    Refused(String),
+}
+
+/// The journal's folders on disk.
+#[derive(Debug)]
+pub struct Journal {
+    entries: PathBuf,
+    data: PathBuf,
+    /// Held locked for as long as the journal is in use.
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `directory` and locks it: one daemon for each.
+    ///
+    /// # Errors
+    /// `Local` if the folder can't be made or written, or another daemon has it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let entries = directory.join("journal");
+        let data = directory.join("data");
+        for folder in [&entries, &data] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(|e| Error::local(format_args!("create {}", folder.display()), &e))?;
+        }
+        let path = directory.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::local(format_args!("open {}", path.display()), &e))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::new(
+                Kind::Local(libc::EWOULDBLOCK),
+                format!("another rdmfs uses the state directory {}", directory.display()),
+            )
+            .with_advice("Unmount the other one, or give this one a --state-dir of its own."));
+        }
+        Ok(Journal {
+            entries,
+            data,
+            _lock: lock,
+        })
+    }
+
+    /// Where the bytes of a generation are.
+    #[must_use]
+    pub fn data_path(&self, id: u64, generation: u64) -> PathBuf {
+        self.data.join(format!("{id}-{generation}"))
+    }
+
+    /// Creates the file for the bytes of a generation, readable by the user alone.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn create_data(&self, id: u64, generation: u64) -> Result<File> {
+        let path = self.data_path(id, generation);
+        OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::local(format_args!("create {}", path.display()), &e))
+    }
+
+    /// Opens the bytes of a generation.
+    ///
+    /// # Errors
+    /// `Local`, for example if it is not there.
+    pub fn open_data(&self, id: u64, generation: u64) -> Result<File> {
+        let path = self.data_path(id, generation);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| Error::local(format_args!("open {}", path.display()), &e))
+    }
+
+    /// Removes the bytes of a generation; it may be gone already.
+    pub fn remove_data(&self, id: u64, generation: u64) {
+        remove(&self.data_path(id, generation));
+    }
+
+    /// Writes an entry. When it returns, the entry is on disk, and so are the names of the data files.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let path = self.entry_path(entry.id);
+        let temporary = path.with_extension("new");
+        let put = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(entry)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.data)?.sync_all()?;
+            File::open(&self.entries)?.sync_all()
+        };
+        put().map_err(|e| Error::local(format_args!("write the journal entry {}", path.display()), &e))
+    }
+
+    /// Removes an entry; it may be gone already.
+    pub fn remove(&self, id: u64) {
+        remove(&self.entry_path(id));
+    }
+
+    /// All entries, by number. An entry that can't be read is left alone and logged.
+    ///
+    /// # Errors
+    /// `Local` if the folder can't be read.
+    pub fn load(&self) -> Result<Vec<Entry>> {
+        let reading = |e: std::io::Error| Error::local(format_args!("read {}", self.entries.display()), &e);
+        let mut found = Vec::new();
+        for item in fs::read_dir(&self.entries).map_err(reading)? {
+            let path = item.map_err(reading)?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let parsed = fs::read(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).map_err(|e| e.to_string()));
+            match parsed {
+                Ok(entry) => found.push(entry),
+                Err(reason) => log::warn!("journal entry {} can't be read: {reason}", path.display()),
+            }
+        }
+        found.sort_by_key(|entry| entry.id);
+        Ok(found)
+    }
+
+    fn entry_path(&self, id: u64) -> PathBuf {
+        self.entries.join(format!("{id}.json"))
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != ErrorKind::NotFound
+    {
+        log::warn!("can't remove {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64) -> Entry {
+        Entry {
+            id,
+            repository: "https://example.org".into(),
+            account: "abc".into(),
+            draft: "abcde-12345".into(),
+            key: "dir/Größe\n.txt".into(),
+            generation: 2,
+            size: 17,
+            state: State::Refused("Bucket quota exceeded.".into()),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_back_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        journal.write(&entry(7)).unwrap();
+        journal.write(&entry(3)).unwrap();
+        assert_eq!(journal.load().unwrap(), [entry(3), entry(7)]);
+        journal.remove(3);
+        journal.remove(3);
+        assert_eq!(journal.load().unwrap(), [entry(7)]);
+    }
+
+    #[test]
+    fn a_torn_entry_does_not_hide_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        journal.write(&entry(1)).unwrap();
+        fs::write(directory.path().join("journal/2.json"), b"{\"id\": 2,").unwrap();
+        fs::write(directory.path().join("journal/3.new"), b"").unwrap();
+        assert_eq!(journal.load().unwrap(), [entry(1)]);
+    }
+
+    #[test]
+    fn a_state_directory_has_one_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        let second = Journal::open(directory.path()).unwrap_err();
+        assert_eq!(second.kind(), Kind::Local(libc::EWOULDBLOCK));
+        drop(journal);
+        Journal::open(directory.path()).unwrap();
+    }
+}
