@@ -3,6 +3,7 @@
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
 //! `repository`. `error`, `config` and `status` are the ground, used by all.
 
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod mount;
