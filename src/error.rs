@@ -7,11 +7,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The result of everything that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What happened. Each kind has one errno and one piece of advice; the table is in `docs/SEMANTICS.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// No such record, draft or file, or a deleted record.
     NotFound,

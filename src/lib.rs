@@ -4,6 +4,7 @@
 //! `repository`. `error`, `config` and `status` are the ground, used by all.
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod mount;

@@ -1,0 +1,60 @@
+//! Whether the repository answers and takes the token: asked before a daemon is started, so that a wrong address or
+//! token is a plain error and not a mount that shows nothing.
+
+use crate::config::MountSettings;
+use crate::error::{Error, Kind, Result};
+use crate::repository::{Repository, Settings, Token};
+
+/// What a person wants to know of the connection.
+pub struct Server {
+    /// Who we are there.
+    pub user: &'static str,
+}
+
+/// Asks the repository who it is and whether the token is good.
+///
+/// # Errors
+/// If it can't be reached, is none, or does not take the token.
+pub fn check(settings: &MountSettings) -> Result<Server> {
+    let repository = Repository::connect(Settings {
+        url: settings.url.clone(),
+        token: settings.token.as_deref().map(Token::new).transpose()?,
+        ca_certificate: settings.ca_certificate.clone(),
+        insecure: settings.insecure,
+        ..Settings::default()
+    })?;
+    repository.identify().map_err(certificate_advice)?;
+    if settings.token.is_none() {
+        return Ok(Server {
+            user: "without a token: published records only",
+        });
+    }
+    repository.check_token().map_err(token_advice)?;
+    Ok(Server { user: "signed in" })
+}
+
+/// Advice that fits the commands there are.
+#[must_use]
+pub fn token_advice(error: Error) -> Error {
+    if error.kind() == Kind::Denied {
+        error.with_advice(
+            "It may be mistyped, expired, or made for another repository. Make a new one in the repository's account \
+             settings (Applications, Personal access tokens); without a token, published records can be read.",
+        )
+    } else {
+        error
+    }
+}
+
+/// A certificate that isn't trusted looks like any other broken connection; the way out is another.
+#[must_use]
+pub fn certificate_advice(error: Error) -> Error {
+    if error.kind() == Kind::Unreachable && error.to_string().to_lowercase().contains("certificate") {
+        error.with_advice(
+            "If the repository has a certificate of its own authority, give that with --ca-certificate; otherwise \
+             check the address and this machine's clock.",
+        )
+    } else {
+        error
+    }
+}

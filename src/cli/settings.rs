@@ -1,0 +1,427 @@
+//! The settings of a mount: flags over the env file over the environment over `config.toml` over the defaults.
+//!
+//! One rule is stricter than "the highest wins": a token is only sent to the repository it stands beside. A source
+//! that names one repository and holds a token gives that token to no other.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::Url;
+
+use crate::cli::sources::{self, Layer};
+use crate::cli::units::Span;
+use crate::cli::{fuse, terminal};
+use crate::config::MountSettings;
+use crate::error::{Error, Kind, Result};
+use crate::repository::Token;
+
+/// Where the repository's address, the token and the local directories come from; `mount` and `doctor` share these.
+#[derive(Args, Default)]
+pub struct SourceArgs {
+    /// File that holds the token, alone on a line
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File with lines INVENIORDM_URL=... and INVENIORDM_TOKEN=...
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// Profile of config.toml to use
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Trust this CA certificate (PEM) besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_certificate: Option<PathBuf>,
+    /// Don't check the server's certificate; anybody on the way can then read and change everything
+    #[arg(long)]
+    pub insecure: bool,
+    /// Where files once read are kept [default: ~/.cache/rdmfs/HOST]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Where written files wait for their upload [default: ~/.local/state/rdmfs/repositories/HOST]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// As the topmost layer.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        Layer {
+            name: "the command line".into(),
+            token_file: self.token_file.clone(),
+            env_file: self.env_file.clone(),
+            ca_certificate: self.ca_certificate.clone(),
+            insecure: self.insecure.then_some(true),
+            cache_dir: self.cache_dir.clone(),
+            state_dir: self.state_dir.clone(),
+            ..Layer::default()
+        }
+    }
+}
+
+/// All sources, the one that wins first.
+pub struct Sources {
+    layers: Vec<Layer>,
+}
+
+impl Sources {
+    /// Reads what the given layers, which come from the command line, lead to: env file, environment, config.
+    ///
+    /// # Errors
+    /// If a file can't be read or understood.
+    pub fn read(mut layers: Vec<Layer>, profile: Option<&str>) -> Result<Self> {
+        let configured = match user_dir("XDG_CONFIG_HOME", ".config", "/etc") {
+            Ok(base) => sources::config(&base.join("config.toml"), profile)?,
+            // Without a home there is no config to read.
+            Err(_) if profile.is_none() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let env_file = layers
+            .iter()
+            .chain(&configured)
+            .find_map(|layer| layer.env_file.clone());
+        if let Some(path) = env_file {
+            layers.push(sources::env_file(&path)?);
+        }
+        layers.push(sources::environment());
+        layers.extend(configured);
+        Ok(Sources { layers })
+    }
+
+    fn get<T>(&self, field: impl Fn(&Layer) -> Option<T>) -> Option<T> {
+        self.layers.iter().find_map(field)
+    }
+
+    /// The repository's address.
+    ///
+    /// # Errors
+    /// `Usage` if there is none or it is no web address.
+    pub fn url(&self) -> Result<Url> {
+        let text = self.get(|layer| layer.url.clone()).ok_or_else(|| {
+            Error::new(Kind::Usage, "no repository given").with_advice(
+                "Name it (rdmfs mount https://zenodo.org MOUNTPOINT), or set INVENIORDM_URL, or url in config.toml.",
+            )
+        })?;
+        parse_url(&text)
+    }
+
+    /// The token that belongs to `url`, if there is one.
+    ///
+    /// # Errors
+    /// If a token file can't be read, or the token can't be one.
+    pub fn token(&self, url: &Url) -> Result<Option<String>> {
+        for layer in &self.layers {
+            if layer.token.is_none() && layer.token_file.is_none() {
+                continue;
+            }
+            let beside = layer.url.as_deref().and_then(|text| parse_url(text).ok());
+            if beside.is_some_and(|beside| beside.origin() != url.origin()) {
+                terminal::note(format_args!(
+                    "the token of {} is for another repository and is not used",
+                    layer.name
+                ));
+                continue;
+            }
+            let token = match (&layer.token, &layer.token_file) {
+                (Some(token), _) => token.trim().to_owned(),
+                (None, Some(file)) => sources::token_file(file)?,
+                (None, None) => continue,
+            };
+            Token::new(&token).map_err(|error| error.during(&layer.name))?;
+            return Ok(Some(token));
+        }
+        Ok(None)
+    }
+
+    /// A CA certificate to trust.
+    #[must_use]
+    pub fn ca_certificate(&self) -> Option<PathBuf> {
+        self.get(|layer| layer.ca_certificate.clone()).map(absolute)
+    }
+
+    /// Whether certificates are not checked.
+    #[must_use]
+    pub fn insecure(&self) -> bool {
+        self.get(|layer| layer.insecure).unwrap_or(false)
+    }
+
+    /// Where published bytes are cached: one directory a repository, so that two mounts don't fight for one.
+    ///
+    /// # Errors
+    /// If none is given and there is no home.
+    pub fn cache_dir(&self, url: &Url) -> Result<PathBuf> {
+        match self.get(|layer| layer.cache_dir.clone()) {
+            Some(given) => Ok(absolute(given)),
+            None => Ok(user_dir("XDG_CACHE_HOME", ".cache", "/var/cache")?.join(folder_name(url))),
+        }
+    }
+
+    /// Where written files wait: one directory a repository, so that two can be mounted at the same time.
+    ///
+    /// # Errors
+    /// If none is given and there is no home.
+    pub fn state_dir(&self, url: &Url) -> Result<PathBuf> {
+        match self.get(|layer| layer.state_dir.clone()) {
+            Some(given) => Ok(absolute(given)),
+            None => Ok(user_state()?.join("repositories").join(folder_name(url))),
+        }
+    }
+
+    /// Where the daemon of a mount logs.
+    ///
+    /// # Errors
+    /// If none is given and there is no home.
+    pub fn log_file(&self, mountpoint: &Path) -> Result<PathBuf> {
+        if let Some(given) = self.get(|layer| layer.log_file.clone()) {
+            return Ok(absolute(given));
+        }
+        let name = mountpoint.to_string_lossy().trim_matches('/').replace('/', "-");
+        Ok(user_state()?.join("log").join(format!("{name}.log")))
+    }
+
+    /// Everything the daemon needs.
+    ///
+    /// # Errors
+    /// If something is missing or makes no sense.
+    pub fn mount_settings(&self, mountpoint: PathBuf) -> Result<MountSettings> {
+        let url = self.url()?;
+        let token = self.token(&url)?;
+        warn_of_insecurity(&url, token.is_some(), self.insecure());
+        let cache_dir = self.cache_dir(&url)?;
+        let cache_size = self
+            .get(|layer| layer.cache_size)
+            .map_or_else(|| default_cache_size(&cache_dir), |size| size.0);
+        let span = |field: fn(&Layer) -> Option<Span>, default| {
+            self.get(field)
+                .map_or(Duration::from_secs(default), |span| span.0)
+        };
+        Ok(MountSettings {
+            token,
+            mountpoint,
+            ca_certificate: self.ca_certificate(),
+            insecure: self.insecure(),
+            cache_dir,
+            cache_size,
+            state_dir: self.state_dir(&url)?,
+            close_wait: span(|layer| layer.close_wait, 30),
+            metadata_ttl: span(|layer| layer.metadata_ttl, 60),
+            draft_ttl: span(|layer| layer.draft_ttl, 5),
+            connections: self.count("connections", |layer| layer.connections)?,
+            uploads: self.count("uploads", |layer| layer.uploads)?,
+            read_only: self.get(|layer| layer.read_only).unwrap_or(false),
+            allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
+            options: self
+                .layers
+                .iter()
+                .flat_map(|layer| layer.kernel.clone())
+                .collect(),
+            url: url.as_str().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Repositories cut off clients with more than a few connections, so the limit is low.
+    fn count(&self, name: &str, field: impl Fn(&Layer) -> Option<usize>) -> Result<usize> {
+        let count = self.get(field).unwrap_or(4);
+        if (1..=16).contains(&count) {
+            return Ok(count);
+        }
+        Err(Error::new(
+            Kind::Usage,
+            format!("{name} must be between 1 and 16, not {count}"),
+        ))
+    }
+}
+
+/// Reads a repository's address.
+fn parse_url(text: &str) -> Result<Url> {
+    // The text is not shown where it may hold a password.
+    let shown = if text.contains('@') { "the address" } else { text };
+    let wrong = |what: &str| {
+        Err(Error::new(Kind::Usage, format!("{shown} {what}"))
+            .with_advice("Give the repository's web address, such as https://zenodo.org."))
+    };
+    let Ok(url) = Url::parse(text.trim()) else {
+        return wrong("is no web address");
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return wrong("is no web address (https://...)");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("has a user name or password in it, which belongs in a token file");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return wrong("has a '?' or '#' in it; the address of the repository itself is wanted");
+    }
+    Ok(url)
+}
+
+fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
+    if insecure {
+        terminal::note(
+            "WARNING: --insecure: the server's certificate is not checked; anybody on the way can read the token and change the data",
+        );
+    }
+    let host = url.host_str().unwrap_or_default();
+    let local = host == "localhost" || host.starts_with("127.") || host == "[::1]";
+    if signed_in && url.scheme() == "http" && !local {
+        terminal::note(format_args!(
+            "WARNING: {url} is not encrypted; anybody on the way can read the token. Use https:// if the server has it"
+        ));
+    }
+}
+
+/// `zenodo.org`, `127.0.0.1_5000`, `example.org_rdm`: a folder name for a repository.
+fn folder_name(url: &Url) -> String {
+    let mut name = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .to_owned();
+    if let Some(port) = url.port().or((url.scheme() == "http").then_some(80)) {
+        name.push_str(&format!("_{port}"));
+    }
+    for part in url
+        .path_segments()
+        .into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty())
+    {
+        name.push('_');
+        name.push_str(part);
+    }
+    name.replace(
+        |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_'),
+        "_",
+    )
+}
+
+fn user_state() -> Result<PathBuf> {
+    user_dir("XDG_STATE_HOME", ".local/state", "/var/lib")
+}
+
+/// `$variable/rdmfs`, or below the home, or, for root without a home (mounting at boot), a place of the system's.
+fn user_dir(variable: &str, below_home: &str, of_system: &str) -> Result<PathBuf> {
+    let given = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let base = match (given, home) {
+        (Some(given), _) => given,
+        (None, Some(home)) => home.join(below_home),
+        (None, None) if fuse::is_root() => of_system.into(),
+        (None, None) => {
+            return Err(Error::new(
+                Kind::Usage,
+                "HOME is not set, so there is no place for rdmfs's files",
+            )
+            .with_advice("Set HOME, or give --cache-dir, --state-dir and --log-file."));
+        }
+    };
+    Ok(base.join("rdmfs"))
+}
+
+/// The smaller of 20 GiB and a tenth of the disk.
+fn default_cache_size(directory: &Path) -> u64 {
+    let most = 20 << 30;
+    disk(directory).map_or(most, |(total, _)| most.min(total / 10))
+}
+
+/// Bytes in all and free on the disk that holds, or will hold, a directory.
+#[must_use]
+pub fn disk(directory: &Path) -> Option<(u64, u64)> {
+    directory.ancestors().find_map(|folder| {
+        let stat = rustix::fs::statvfs(folder).ok()?;
+        Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    })
+}
+
+/// The daemon runs in `/`, so a path relative to here must not reach it.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, url: Option<&str>, token: Option<&str>) -> Layer {
+        Layer {
+            name: name.into(),
+            url: url.map(Into::into),
+            token: token.map(Into::into),
+            ..Layer::default()
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_says_something_wins() {
+        let sources = Sources {
+            layers: vec![
+                layer("flags", None, None),
+                layer("env file", Some("https://a.example"), Some("first")),
+                layer("environment", None, Some("second")),
+            ],
+        };
+        let url = sources.url().unwrap();
+        assert_eq!(url.host_str(), Some("a.example"));
+        assert_eq!(sources.token(&url).unwrap().as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_token_goes_only_to_the_repository_it_stands_beside() {
+        let sources = Sources {
+            layers: vec![
+                layer("flags", Some("https://other.example"), None),
+                layer("config", Some("https://a.example"), Some("secret")),
+            ],
+        };
+        assert_eq!(sources.token(&sources.url().unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_web_address_is_refused_and_a_password_in_it_not_repeated() {
+        for wrong in [
+            "zenodo.org",
+            "ftp://zenodo.org",
+            "file:///etc",
+            "",
+            "https://",
+            "https://u:hunter2@zenodo.org",
+            "https://a.example/?q=1",
+        ] {
+            let error = parse_url(wrong).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{wrong}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        assert!(parse_url(" https://zenodo.org/ ").is_ok());
+    }
+
+    #[test]
+    fn each_repository_has_a_folder_of_its_own() {
+        for (url, name) in [
+            ("https://zenodo.org", "zenodo.org"),
+            ("http://127.0.0.1:5000/", "127.0.0.1_5000"),
+            ("http://zenodo.org", "zenodo.org_80"),
+            ("https://example.org/my/rdm", "example.org_my_rdm"),
+            ("http://[::1]:80", "__1_80"),
+        ] {
+            assert_eq!(folder_name(&Url::parse(url).unwrap()), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn counts_are_kept_polite() {
+        let sources = |uploads| Sources {
+            layers: vec![Layer {
+                uploads,
+                ..Layer::default()
+            }],
+        };
+        assert_eq!(sources(None).count("uploads", |l| l.uploads).unwrap(), 4);
+        for wrong in [0, 17] {
+            assert!(sources(Some(wrong)).count("uploads", |l| l.uploads).is_err());
+        }
+    }
+}
