@@ -3,5 +3,6 @@
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
 //! `repository`. `error`, `config` and `status` are the ground, used by all.
 
+pub mod content;
 pub mod error;
 pub mod repository;
