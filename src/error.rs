@@ -149,6 +149,7 @@ struct Inner {
     server: Option<String>,
     advice: Option<Cow<'static, str>>,
     attempt: Option<Attempt>,
+    retry_after: Option<Duration>,
 }
 
 impl Error {
@@ -160,6 +161,7 @@ impl Error {
             server: None,
             advice: None,
             attempt: None,
+            retry_after: None,
         }))
     }
 
@@ -200,6 +202,13 @@ impl Error {
         self
     }
 
+    /// Adds how long the server wants to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, pause: Duration) -> Self {
+        self.0.retry_after = Some(pause);
+        self
+    }
+
     /// Puts what was being done in front: `"upload a.csv"` + `"no connection"`.
     #[must_use]
     pub fn during(mut self, doing: impl fmt::Display) -> Self {
@@ -233,6 +242,12 @@ impl Error {
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {
         self.0.attempt.as_ref()
+    }
+
+    /// How long the server wants to be left alone before the next try, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What the user can do; empty where there is nothing to say.

@@ -3,4 +3,192 @@
 //! Called by `catalog/`, `content/`, `staging/` and `cli/`. It blocks the calling thread, within limits, and knows
 //! nothing of nodes, caches or FUSE.
 
+mod answer;
+mod content;
+mod drafts;
+mod files;
+mod identity;
 pub mod model;
+mod pacing;
+mod presigned;
+mod proxy;
+mod records;
+mod retry;
+mod token;
+mod transport;
+mod upload;
+mod urls;
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::{Error, Result};
+use presigned::Presigned;
+use transport::{Answer, Ask, Transport};
+
+pub use content::{Coverage, Download};
+pub use drafts::Saved;
+pub use identity::{Flavour, Identity, VersionHint};
+pub use pacing::RateLimit;
+pub use records::Search;
+pub use token::Token;
+pub use upload::Upload;
+
+/// Where the repository is, and how to talk to it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Its address, with or without `/api`.
+    pub url: String,
+    /// The user's token; without one, only what is public can be read.
+    pub token: Option<Token>,
+    /// In place of `rdmfs/VERSION (+homepage)`. Some repositories block or limit by it.
+    pub user_agent: Option<String>,
+    /// More certificates to trust, in PEM form.
+    pub ca_certificate: Option<PathBuf>,
+    /// Trust any certificate. The caller warns.
+    pub insecure: bool,
+    /// How long to wait for what.
+    pub limits: Limits,
+}
+
+/// The limits on every wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For a connection.
+    pub connect: Duration,
+    /// Without a single byte, in either direction.
+    pub stall: Duration,
+    /// One request for JSON, or the beginning of a download, with all its retries and pauses.
+    pub whole: Duration,
+    /// How often a request is sent, in all.
+    pub tries: u32,
+    /// The pause before the second try; it doubles from there and half of it is random.
+    pub first_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            whole: Duration::from_secs(60),
+            tries: 5,
+            first_pause: Duration::from_millis(250),
+        }
+    }
+}
+
+/// One InvenioRDM server. Every call blocks the calling thread, from any number of plain threads at once; it must not be
+/// called from within an async runtime. It starts threads: make it after the last fork.
+pub struct Repository {
+    engine: Arc<Engine>,
+    transport: Arc<Transport>,
+    presigned: Presigned,
+    is_zenodo: AtomicBool,
+}
+
+impl Repository {
+    /// Prepares everything; no request is sent yet.
+    ///
+    /// # Errors
+    /// `Usage` if the address, the proxy variables or the certificate can't be used, `Local` if the certificate can't
+    /// be read or no thread can be started.
+    pub fn connect(settings: Settings) -> Result<Repository> {
+        let transport = Arc::new(Transport::new(&settings)?);
+        let is_zenodo = identity::is_zenodo_host(transport.base.url());
+        Ok(Repository {
+            engine: Arc::new(Engine::start()?),
+            transport,
+            presigned: Presigned::default(),
+            is_zenodo: AtomicBool::new(is_zenodo),
+        })
+    }
+
+    /// The repository's address, without `/api` and without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.transport.base.as_str()
+    }
+
+    /// Whether requests carry a token. Whether the repository takes it says [`Repository::check_token`].
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.transport.has_token()
+    }
+
+    /// The proxy that requests to the repository go through, without its credentials.
+    #[must_use]
+    pub fn proxy_in_use(&self) -> Option<String> {
+        self.transport
+            .proxy
+            .as_ref()
+            .map(|url| urls::Origin::of(url).to_string())
+    }
+
+    /// What the last answer said about the rate limit.
+    #[must_use]
+    pub fn limits_seen(&self) -> Option<RateLimit> {
+        self.transport.pacer.last()
+    }
+
+    /// The largest page this repository gives. Larger ones are asked for as this.
+    #[must_use]
+    pub fn largest_page(&self) -> u32 {
+        match (self.is_zenodo.load(Ordering::Relaxed), self.has_token()) {
+            (true, false) => 25,
+            // Zenodo with a token, and what other public services allow.
+            _ => 100,
+        }
+    }
+
+    fn ask(&self, ask: Ask) -> Result<Answer> {
+        self.engine.wait(self.transport.ask(&ask))
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Repository").field(&self.url()).finish()
+    }
+}
+
+/// The runtime that carries the connections. Downloads hold on to it, so that it ends after the last of them.
+struct Engine(Option<Runtime>);
+
+impl Engine {
+    fn start() -> Result<Self> {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("rdmfs-net")
+            .enable_all()
+            .build()
+            .map(|runtime| Engine(Some(runtime)))
+            .map_err(|error| Error::local("start the network threads", &error))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        match &self.0 {
+            Some(runtime) => runtime,
+            None => unreachable!("it is taken out only when this is dropped"),
+        }
+    }
+
+    fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime().block_on(future)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Dropping a runtime waits for its name lookups, which have no limit.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -268,6 +268,10 @@ fn files_of(document: &Map<String, Value>) -> Files {
         return Files::Unlisted;
     }
     match files.get("entries") {
+        // A published record with files enabled has at least one. A hit of a record with restricted files shows its
+        // owner an empty list and a count of 0 (seen on version 14), where GET shows them.
+        Some(Value::Object(entries)) if entries.is_empty() => Files::Unlisted,
+        Some(Value::Array(entries)) if entries.is_empty() => Files::Unlisted,
         Some(Value::Object(entries)) => {
             Files::Listed(entries.values().filter_map(FileEntry::from_value).collect())
         }
@@ -417,6 +421,13 @@ mod tests {
             entries[0].md5.unwrap().to_string(),
             "900150983cd24fb0d6963f7d28e17f72"
         );
+    }
+
+    #[test]
+    fn an_empty_list_of_a_published_record_is_a_hidden_one() {
+        let hit = json!({"id": "abcde-12345", "is_published": true, "is_draft": false,
+                         "files": {"enabled": true, "count": 0, "entries": {}}});
+        assert_eq!(Record::from_value(hit).unwrap().files, Files::Unlisted);
     }
 
     #[test]

@@ -1,0 +1,353 @@
+//! Sending a file's content: from a local file, in pieces, with its length known before.
+//!
+//! Called by `staging/`. A PUT is never repeated here: on a key that is committed already it destroys the file, so the
+//! caller reads the server's state first.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::future::{Either, select};
+use md5::{Digest, Md5 as Hasher};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use reqwest::{Body, Method, Url};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Repository;
+use super::model::{Md5, RecordId, field_errors};
+use super::retry::Failure;
+use super::transport::{RDM_JSON, Transport, broken, refused};
+use super::urls::shown;
+use crate::error::{Error, Kind, Result};
+
+/// What is read and hashed at once.
+const PIECE: usize = 1024 * 1024;
+
+/// What is handed to the connection at once. A stall is noticed by these: smaller than a piece, so that a slow line is
+/// not taken for a dead one.
+const SLICE: usize = 64 * 1024;
+
+/// A server behind a buffering proxy gets the body only when the proxy has all of it: the answer is waited for as long as
+/// handing it on takes at this rate (bytes per second), beside the stall limit.
+const HANDED_ON: u64 = 20 * 1000 * 1000;
+
+/// What to send, and how to tell and to stop.
+pub struct Upload<'a> {
+    /// The bytes, from 0 on; read with positional reads.
+    pub file: &'a File,
+    /// How many.
+    pub size: u64,
+    /// Called on the calling thread with how many bytes were handed to the connection so far.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// When this becomes true, the upload is cut off soon after.
+    pub cancelled: &'a AtomicBool,
+}
+
+/// The answer to a PUT, wholly read.
+struct Reaction {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+type Outcome = std::result::Result<Reaction, Failure>;
+
+impl Repository {
+    /// Sends the content of a file that was started and not committed, and gives the MD5 of what was sent. Blocks as long as
+    /// bytes move; ends when none did for the stall limit.
+    ///
+    /// After any error but a refusal the caller has to read the draft's files before a repeat: the bytes may have arrived, the
+    /// entry may be pending or gone.
+    ///
+    /// # Errors
+    /// Refused for good: `Quota`, `TooLarge`, `Refused`, `Denied`. `NotFound`: no such entry, start it first. Passing:
+    /// `RateLimited` (with how long to wait), `ServerFailed` (also when the server took the bytes and dropped the file),
+    /// `Unreachable`, `TimedOut`. `Local`: the file could not be read, or `ECANCELED`.
+    pub fn put_content(&self, id: &RecordId, key: &str, upload: Upload<'_>) -> Result<Md5> {
+        let doing = format!("send file {key} of draft {id}");
+        let url = self.draft_file_url(id, key, "/content")?;
+        let begun = Instant::now();
+        let outcome = self.engine.wait(async {
+            self.transport
+                .wait_for_turn(&doing, begun + self.transport.limits.whole)
+                .await?;
+            self.send_pieces(&url, &doing, &upload).await
+        });
+        log::debug!(
+            "PUT {}: {}, {} ms, {} bytes",
+            shown(&url),
+            if outcome.is_ok() { "sent" } else { "failed" },
+            begun.elapsed().as_millis(),
+            upload.size
+        );
+        outcome.map_err(|failure| failure.into_error(&Method::PUT, &url, 1, begun.elapsed()))
+    }
+
+    /// Feeds the pieces to the task that sends them. The calling thread reads and hashes, the network threads send.
+    async fn send_pieces(
+        &self,
+        url: &Url,
+        doing: &str,
+        upload: &Upload<'_>,
+    ) -> std::result::Result<Md5, Failure> {
+        let (pieces, queue) = mpsc::channel(2);
+        let handed = Arc::new(AtomicU64::new(0));
+        let body = if upload.size == 0 {
+            Body::from(Bytes::new())
+        } else {
+            Body::wrap_stream(Slices {
+                queue,
+                piece: Bytes::new(),
+                handed: handed.clone(),
+                gave_way: false,
+            })
+        };
+        let sending = put(
+            self.transport.clone(),
+            url.clone(),
+            doing.to_owned(),
+            upload.size,
+            body,
+        );
+        let mut task = Task(self.engine.runtime().spawn(sending));
+        let mut watch = Watch::new(upload, &handed, self.transport.limits.stall, doing);
+
+        let mut hasher = Hasher::new();
+        let mut offset = 0;
+        while offset < upload.size {
+            let piece = read_piece(upload, offset)
+                .map_err(|error| Failure::lasting(Error::local(format!("can't {doing}: read it"), &error)))?;
+            offset += piece.len() as u64;
+            hasher.update(&piece);
+            let outcome = loop {
+                let room = pin!(pieces.reserve());
+                match tokio::time::timeout(watch.tick(), select(&mut task.0, room)).await {
+                    Ok(Either::Left((outcome, _))) => break Some(joined(outcome, doing)),
+                    Ok(Either::Right((Ok(permit), _))) => {
+                        permit.send(piece);
+                        break None;
+                    }
+                    // The body was dropped: the task is about to say why.
+                    Ok(Either::Right((Err(_), _))) => break Some(watch.last_word(&mut task, doing).await?),
+                    Err(_) => watch.check(Duration::ZERO)?,
+                }
+            };
+            if let Some(outcome) = outcome {
+                return finish(outcome, doing, url, false, hasher);
+            }
+            watch.check(Duration::ZERO)?;
+        }
+        drop(pieces);
+        let handing_on = Duration::from_secs(upload.size / HANDED_ON);
+        let outcome = loop {
+            match tokio::time::timeout(watch.tick(), &mut task.0).await {
+                Ok(outcome) => break joined(outcome, doing),
+                Err(_) => watch.check(handing_on)?,
+            }
+        };
+        watch.tell();
+        let all = handed.load(Ordering::Relaxed) == upload.size;
+        finish(outcome, doing, url, all, hasher)
+    }
+}
+
+/// The request, on the network threads. There is no limit here: who feeds the body watches over it.
+async fn put(transport: Arc<Transport>, url: Url, doing: String, size: u64, body: Body) -> Outcome {
+    let request = transport
+        .request(Method::PUT, &url, true)
+        .header(ACCEPT, RDM_JSON)
+        .header(CONTENT_TYPE, "application/octet-stream")
+        // Always: without a length, a body that is cut off would be stored as it is (API reference, trap 3).
+        .header(CONTENT_LENGTH, size)
+        .body(body);
+    let mut response = request.send().await.map_err(|error| broken(&doing, error))?;
+    let status = response.status().as_u16();
+    transport.pacer.heed(status, response.headers());
+    let headers = std::mem::take(response.headers_mut());
+    // A server that refuses a body early often closes at once: the status counts even if its words are lost.
+    let body = match transport.body(&doing, response).await {
+        Ok(body) => body,
+        Err(_) if status >= 400 => Bytes::new(),
+        Err(failure) => return Err(failure.at(&url, Some(status))),
+    };
+    Ok(Reaction {
+        status,
+        headers,
+        body,
+    })
+}
+
+fn joined(outcome: std::result::Result<Outcome, tokio::task::JoinError>, doing: &str) -> Outcome {
+    outcome.unwrap_or_else(|error| {
+        Err(Failure::lasting(Error::new(
+            Kind::Internal,
+            format!("can't {doing}: {error}"),
+        )))
+    })
+}
+
+fn finish(
+    outcome: Outcome,
+    doing: &str,
+    url: &Url,
+    all_sent: bool,
+    hasher: Hasher,
+) -> std::result::Result<Md5, Failure> {
+    let Reaction {
+        status,
+        headers,
+        body,
+    } = outcome?;
+    if !(200..300).contains(&status) {
+        return Err(refused(doing, status, &headers, &body).at(url, Some(status)));
+    }
+    let failed = |what: &str| {
+        Failure::passing(Error::new(Kind::ServerFailed, format!("can't {doing}: {what}")))
+            .at(url, Some(status))
+    };
+    let answer: Value = serde_json::from_slice(&body)
+        .map_err(|_| failed("the answer is no JSON, so it may not have arrived"))?;
+    // A PUT on a committed key, or one that the server lost: 200, and the file is gone (API reference, traps 1 and 2).
+    let errors = field_errors(answer.get("errors").unwrap_or(&Value::Null));
+    if !errors.is_empty() {
+        let words: Vec<String> = errors.iter().map(|error| error.messages.join(" ")).collect();
+        let mut failure = failed("the server dropped the file");
+        failure.error = failure.error.with_server(words.join("; "));
+        return Err(failure);
+    }
+    if !all_sent {
+        return Err(failed("it was answered before everything was sent"));
+    }
+    Ok(Md5(hasher.finalize().into()))
+}
+
+fn read_piece(upload: &Upload<'_>, offset: u64) -> std::io::Result<Bytes> {
+    // At most a piece, so it fits.
+    let length = (upload.size - offset).min(PIECE as u64) as usize;
+    let mut piece = vec![0; length];
+    upload.file.read_exact_at(&mut piece, offset)?;
+    Ok(piece.into())
+}
+
+/// Aborts the request when the one who feeds it gives up: the connection is then closed in the middle of the body.
+struct Task(JoinHandle<Outcome>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Watches over progress, stalls and cancelling.
+struct Watch<'a> {
+    upload: &'a Upload<'a>,
+    handed: &'a AtomicU64,
+    stall: Duration,
+    doing: &'a str,
+    seen: u64,
+    moved: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(upload: &'a Upload<'a>, handed: &'a AtomicU64, stall: Duration, doing: &'a str) -> Self {
+        Watch {
+            upload,
+            handed,
+            stall,
+            doing,
+            seen: 0,
+            moved: Instant::now(),
+        }
+    }
+
+    /// How often to look.
+    fn tick(&self) -> Duration {
+        (self.stall / 4).clamp(Duration::from_millis(5), Duration::from_millis(100))
+    }
+
+    fn tell(&mut self) {
+        let handed = self.handed.load(Ordering::Relaxed);
+        if handed != self.seen {
+            self.seen = handed;
+            self.moved = Instant::now();
+            (self.upload.progress)(handed);
+        }
+    }
+
+    fn check(&mut self, extra: Duration) -> std::result::Result<(), Failure> {
+        self.tell();
+        if self.upload.cancelled.load(Ordering::Relaxed) {
+            return Err(Failure::lasting(Error::new(
+                Kind::Local(libc::ECANCELED),
+                format!("can't {}: it was cancelled", self.doing),
+            )));
+        }
+        if self.moved.elapsed() > self.stall + extra {
+            let what = if self.seen == self.upload.size {
+                "no answer after everything was sent"
+            } else {
+                "nothing could be sent"
+            };
+            return Err(Failure::passing(Error::new(
+                Kind::TimedOut,
+                format!(
+                    "can't {}: {what} for {:.1} s",
+                    self.doing,
+                    self.moved.elapsed().as_secs_f64()
+                ),
+            )));
+        }
+        Ok(())
+    }
+
+    /// The connection takes no more of the body: what the server said, if it says it within the stall limit.
+    async fn last_word(&mut self, task: &mut Task, doing: &str) -> std::result::Result<Outcome, Failure> {
+        loop {
+            match tokio::time::timeout(self.tick(), &mut task.0).await {
+                Ok(outcome) => return Ok(joined(outcome, doing)),
+                Err(_) => self.check(Duration::ZERO)?,
+            }
+        }
+    }
+}
+
+/// The body: pieces as they come, handed on in slices.
+struct Slices {
+    queue: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    handed: Arc<AtomicU64>,
+    gave_way: bool,
+}
+
+impl Stream for Slices {
+    type Item = std::result::Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // hyper forgets an answer that has arrived when a write fails before it has looked for one, and a server that
+        // refuses a body answers and closes. So it gets the chance to look before every slice.
+        if !self.gave_way {
+            self.gave_way = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.piece.is_empty() {
+            match ready!(self.queue.poll_recv(cx)) {
+                Some(piece) => self.piece = piece,
+                None => return Poll::Ready(None),
+            }
+        }
+        self.gave_way = false;
+        let length = self.piece.len().min(SLICE);
+        let slice = self.piece.split_to(length);
+        self.handed.fetch_add(length as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(slice)))
+    }
+}
