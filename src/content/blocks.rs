@@ -1,6 +1,6 @@
 //! One cached copy on disk: a sparse data file and a map file that says which blocks are there.
 //!
-//! Called by `content.rs` and `fetch.rs`, which keep what is present in memory (`Presence`) under the content's lock.
+//! Called by `file.rs` and `fetch.rs`, which keep what is present in memory (`Presence`) under the content's lock.
 //! This file must never decide what to fetch or drop, and never lock anything: it is plain positioned I/O.
 //!
 //! The map: a header, then 8 bytes for each block, its CRC-32 and a mark. A block's entry is written after its data,
@@ -189,7 +189,6 @@ pub(super) struct Blocks {
     data: File,
     map: File,
     size: u64,
-    names: Names,
     /// Counts blocks taken away, so that a read without a lock knows whether what it read was still there.
     removals: AtomicU64,
 }
@@ -238,7 +237,6 @@ impl Blocks {
             data,
             map,
             size,
-            names: names.clone(),
             removals: AtomicU64::new(0),
         };
         Ok(Some(Found {
@@ -275,14 +273,8 @@ impl Blocks {
             data,
             map,
             size,
-            names: names.clone(),
             removals: AtomicU64::new(0),
         })
-    }
-
-    /// The copy's names.
-    pub(super) fn names(&self) -> &Names {
-        &self.names
     }
 
     /// Writes bytes of a block that is being filled.

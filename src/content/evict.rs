@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::blocks::{BLOCK, Names, blocks_in};
-use super::content::Content;
+use super::file::Content;
 use super::state::State;
 use super::{Store, UNVERIFIED};
 
@@ -173,7 +173,9 @@ fn list(root: &Path) -> Vec<Entry> {
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             // stat counts in units of 512 bytes, whatever the disk's own are.
             let bytes = meta.blocks() * 512;
-            let entry = found.entry(stem.clone()).or_insert(Entry { stem, used, bytes: 0 });
+            let entry = found
+                .entry(stem.clone())
+                .or_insert(Entry { stem, used, bytes: 0 });
             entry.bytes += bytes;
             if ending == "map" {
                 entry.used = used;

@@ -1,6 +1,6 @@
 //! One download on its own thread: asks for a gap, writes what comes to disk as it comes, asks again when it breaks.
 //!
-//! Started by `content.rs` for what `plan.rs` decided. It waits for the network and the disk, so it must never do so
+//! Started by `file.rs` for what `plan.rs` decided. It waits for the network and the disk, so it must never do so
 //! with the content's lock held; every wait for the network is limited by `repository/`, every pause here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,13 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
-use super::content::{Content, stopping};
+use super::file::{Content, stopping};
 use super::hosts::Ranges;
 use super::plan::{self, Verdict};
 use super::state::{Copy, Filling, Path};
 use super::verify::OrderedHash;
-use super::{Identity, Store};
-use crate::error::{Error, Kind, Result};
+use super::{Identity, Result, Store};
+use crate::error::{Error, Kind};
 use crate::repository::{Coverage, Download};
 
 /// Enough for a TLS handshake in a debug build; only what is used of it takes memory.
@@ -219,8 +219,8 @@ impl<'a> Fetcher<'a> {
     }
 
     fn one_response(&mut self, request: Request, blocks: &Arc<Blocks>) -> Result<(), Break> {
-        let want = (!request.is_all_of(self.size) || !self.is_whole())
-            .then_some((request.from, request.end - 1));
+        let want =
+            (!request.is_all_of(self.size) || !self.is_whole()).then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
         let mut download = self.store.repository().open_content(&place, want)?;
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
@@ -396,9 +396,9 @@ impl<'a> Fetcher<'a> {
             if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
                 return Err(Break::Failed(error));
             }
-            blocks.write(at, bytes).map_err(|error| {
-                Error::local(format!("write {} to the cache", self.content.stem), &error)
-            })?;
+            blocks
+                .write(at, bytes)
+                .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
         }
         if let Some(filler) = &mut self.filler {
             filler.crc.update(bytes);
@@ -507,7 +507,9 @@ impl<'a> Fetcher<'a> {
             }
         }
         if blocks.removals() != removals {
-            if self.settle(block, false)? && let Err(error) = blocks.mark(block, crc) {
+            if self.settle(block, false)?
+                && let Err(error) = blocks.mark(block, crc)
+            {
                 log::warn!("cache: the map of {}: {error}", self.content.stem);
             }
             return Ok(());

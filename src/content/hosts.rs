@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Weak;
 
-use super::content::Content;
+use super::file::Content;
 
 /// Demanded downloads at once. Browsers keep to 6 for each host; a researcher's parallel jobs may need more, a
 /// repository's worker pool is rarely larger.

@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `content` | one file's bytes, its readers, reads that wait |
+//! | `file` | one file's bytes, its readers, reads that wait |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
 //! | `fetch` | one download on its thread |
@@ -23,9 +23,9 @@
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
 mod blocks;
-mod content;
 mod evict;
 mod fetch;
+mod file;
 mod hosts;
 mod plan;
 mod readahead;
@@ -45,13 +45,15 @@ use std::time::{Duration, Instant, SystemTime};
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
-pub use content::{Content, Reader};
+pub use file::{Content, Reader};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::repository::Repository;
 use crate::repository::model::{FilePlace, Md5};
 use evict::{Ledger, Limits, Trash};
 use hosts::{Hosts, Ranges, Slots};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The folder of copies without a checksum, which end with the mount.
 const UNVERIFIED: &str = "unverified";
@@ -64,7 +66,7 @@ const WRONG_FOR: Duration = Duration::from_secs(30);
 const MOST_WRONG: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// How often waits are looked at. They are limited by many minutes.
-const LOOK_AT_WAITS: Duration = Duration::from_secs(10);
+const LOOK_AT_WAITS: Duration = Duration::from_secs(5);
 
 /// How long `shutdown` waits for downloads; one may be in the middle of a request with a limit of its own.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -254,12 +256,8 @@ impl Store {
             match table.contents.get(&stem).and_then(Weak::upgrade) {
                 Some(content) => content,
                 None => {
-                    let content = Arc::new(Content::new(
-                        Arc::clone(self),
-                        identity,
-                        Arc::clone(&stem),
-                        place,
-                    ));
+                    let content =
+                        Arc::new(Content::new(Arc::clone(self), identity, Arc::clone(&stem), place));
                     table.contents.insert(stem, Arc::downgrade(&content));
                     if table.contents.len() >= table.sweep_at {
                         table.contents.retain(|_, content| content.strong_count() > 0);
@@ -416,7 +414,7 @@ impl Store {
     /// Why nothing is fetched for this content now.
     fn refusal(&self, stem: &Arc<str>) -> Option<Error> {
         if self.is_stopping() {
-            return Some(content::stopping());
+            return Some(file::stopping());
         }
         let until = self.table.lock().wrong.get(stem)?.until?;
         (Instant::now() < until).then(|| {
@@ -468,7 +466,7 @@ fn keep_house(store: &Weak<Store>, leftovers: Option<Trash>) {
     }
     loop {
         // Not held while waiting, so that the store can end.
-        thread::sleep(LOOK_AT_WAITS.min(Duration::from_secs(1)));
+        thread::sleep(LOOK_AT_WAITS);
         let Some(store) = store.upgrade() else { return };
         if store.is_stopping() {
             return;

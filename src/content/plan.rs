@@ -1,6 +1,6 @@
 //! The ladder's decisions: what to fetch for whom, and whether a download should go on. Pure but for taking slots.
 //!
-//! Called under the content's lock by `content.rs` (a read came) and `fetch.rs` (an answer came, a piece was written).
+//! Called under the content's lock by `file.rs` (a read came) and `fetch.rs` (an answer came, a piece was written).
 //! It must never do I/O; starting the threads it asks for is the caller's, after unlocking.
 
 use std::time::Instant;
@@ -83,10 +83,7 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>) -> Option<(Path, u
 fn part(state: &State, from: u64, end: u64) -> Path {
     let first = from / BLOCK;
     let mut last = first;
-    while (last + 1) * BLOCK < end
-        && !state.presence.has(last + 1)
-        && !state.is_coming((last + 1) * BLOCK)
-    {
+    while (last + 1) * BLOCK < end && !state.presence.has(last + 1) && !state.is_coming((last + 1) * BLOCK) {
         last += 1;
     }
     Path::Part { last }

@@ -1,6 +1,6 @@
 //! Whether a reader reads on, and how far ahead of it to fetch. Pure: no clock, no lock, no I/O.
 //!
-//! One `Pattern` for each reader; `content.rs` notes every read in it, `plan.rs` asks it how far to go.
+//! One `Pattern` for each reader; `file.rs` notes every read in it, `plan.rs` asks it how far to go.
 
 /// The first window; it doubles from here.
 const FIRST: u64 = 1024 * 1024;

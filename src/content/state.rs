@@ -1,6 +1,6 @@
 //! What is known of one file's bytes: what is there, who reads, who waits, what is being fetched. Data and questions.
 //!
-//! Lives under the lock of its `Content`; `content.rs` changes it for readers, `fetch.rs` for downloads, `plan.rs`
+//! Lives under the lock of its `Content`; `file.rs` changes it for readers, `fetch.rs` for downloads, `plan.rs`
 //! decides on it. Nothing here may wait, do I/O on data, or call a reply.
 
 use std::collections::HashMap;

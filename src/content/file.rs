@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::blocks::{BLOCK, Blocks, Names, ReadFault};
-use super::plan::{self, Around};
+use super::plan;
 use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
 use super::verify::OrderedHash;
-use super::{DownloadStatus, Identity, Store, View};
-use crate::error::{Error, Kind, Result};
+use super::{DownloadStatus, Identity, Result, Store, View};
+use crate::error::{Error, Kind};
 use crate::repository::model::FilePlace;
 
 /// How long one read may wait although bytes keep coming, as they do when a server sends whole files only and the
@@ -196,14 +196,6 @@ impl Content {
                     return ask.fail(Error::local(format!("read {} from the cache", self.stem), &error));
                 }
             }
-        }
-    }
-
-    /// Answers those that wait and need not wait any more. Called when bytes came.
-    pub(super) fn wake(self: &Arc<Self>) {
-        let ready = self.state.lock().take_ready();
-        for ask in ready {
-            self.attempt(ask);
         }
     }
 
@@ -448,7 +440,11 @@ impl Content {
         for ask in late {
             ask.fail(Error::new(
                 Kind::TimedOut,
-                format!("{} did not come in {} minutes", self.stem, PATIENCE.as_secs() / 60),
+                format!(
+                    "{} did not come in {} minutes",
+                    self.stem,
+                    PATIENCE.as_secs() / 60
+                ),
             ));
         }
     }
@@ -539,8 +535,12 @@ impl Reader {
             // The receiver waits below.
             let _ = tell.send(result);
         });
-        self.content
-            .attempt(Ask::new(self.id, 0, self.content.size(), Purpose::Complete(reply)));
+        self.content.attempt(Ask::new(
+            self.id,
+            0,
+            self.content.size(),
+            Purpose::Complete(reply),
+        ));
         // Bounded: every ask is answered, when it is done, when the download fails, by `expire` or by `stop`.
         told.recv()
             .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a read was forgotten")))
