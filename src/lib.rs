@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod content;
 pub mod error;
 pub mod mount;
 pub mod repository;

@@ -1,0 +1,640 @@
+//! One download on its own thread: asks for a gap, writes what comes to disk as it comes, asks again when it breaks.
+//!
+//! Started by `file.rs` for what `plan.rs` decided. It waits for the network and the disk, so it must never do so
+//! with the content's lock held; every wait for the network is limited by `repository/`, every pause here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
+use super::file::{Content, stopping};
+use super::hosts::Ranges;
+use super::plan::{self, Verdict};
+use super::state::{Copy, Filling, Path};
+use super::verify::OrderedHash;
+use super::{Identity, Result, Store};
+use crate::error::{Error, Kind};
+use crate::repository::{Coverage, Download};
+
+/// Enough for a TLS handshake in a debug build; only what is used of it takes memory.
+const STACK: usize = 1024 * 1024;
+
+/// Pauses before asking again after a connection broke. Failures to connect were repeated by `repository/` already.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// How much must have come for a broken connection not to count as one more failure in a row.
+const PROGRESS: u64 = BLOCK;
+
+/// How long a download may stand still, far enough ahead of its readers, before its connection is given up. Servers
+/// close idle connections after a minute or so; a held one occupies one of their few workers.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a paused download looks for a free read-ahead permit, which no condition variable announces.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How many blocks to hash from the disk beside each block written, and before looking up at the end.
+const CATCH_UP: u64 = 2;
+const CATCH_UP_AT_END: u64 = 64;
+
+/// Starts the thread of download `id`, which must have its slot.
+pub(super) fn start(content: &Arc<Content>, id: u64) -> Result<()> {
+    let content = Arc::clone(content);
+    thread::Builder::new()
+        .name("rdmfs-fetch".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let mut fetcher = Fetcher::new(&content, id);
+            let outcome = catch_unwind(AssertUnwindSafe(|| fetcher.run()));
+            let hash = fetcher.finish_up();
+            let result = outcome.unwrap_or_else(|_| {
+                let what = format!("the download of {} panicked", content.stem);
+                Err(Error::new(Kind::Internal, what))
+            });
+            content.fetch_ended(id, result, hash);
+        })
+        .map(drop)
+        .map_err(|error| Error::local("start a download", &error))
+}
+
+/// Why a response is left before its end.
+enum Break {
+    /// Nobody wants it any more.
+    Stop,
+    /// It may work if asked again.
+    Broken(Error),
+    /// It won't.
+    Failed(Error),
+}
+
+impl From<Error> for Break {
+    fn from(error: Error) -> Self {
+        Break::Failed(error)
+    }
+}
+
+/// A gap to ask for.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    from: u64,
+    /// Exclusive.
+    end: u64,
+}
+
+impl Request {
+    fn is_all_of(&self, size: u64) -> bool {
+        self.from == 0 && self.end == size
+    }
+}
+
+/// The block that is being written.
+struct Filler {
+    block: u64,
+    filled: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Filler {
+    fn position(&self) -> u64 {
+        self.block * BLOCK + self.filled
+    }
+}
+
+struct Fetcher<'a> {
+    content: &'a Arc<Content>,
+    store: &'a Arc<Store>,
+    id: u64,
+    size: u64,
+    generation: u64,
+    filler: Option<Filler>,
+    hash: Option<OrderedHash>,
+    /// Holds one of the few permissions to go on without demand.
+    may_run_ahead: bool,
+    received: u64,
+}
+
+impl<'a> Fetcher<'a> {
+    fn new(content: &'a Arc<Content>, id: u64) -> Self {
+        let generation = content
+            .lock()
+            .fetch(id)
+            .map_or(u64::MAX, |fetch| fetch.generation);
+        Fetcher {
+            content,
+            store: &content.store,
+            id,
+            size: content.size(),
+            generation,
+            filler: None,
+            hash: None,
+            may_run_ahead: false,
+            received: 0,
+        }
+    }
+
+    /// Gives back what it holds, and the hash as far as it got.
+    fn finish_up(&mut self) -> Option<OrderedHash> {
+        if std::mem::take(&mut self.may_run_ahead) {
+            self.store.end_ahead();
+        }
+        if let Some(filler) = self.filler.take() {
+            let (start, end) = span_of(filler.block, self.size);
+            self.store.ledger().give_back(end - start);
+        }
+        self.hash.take()
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let Some(blocks) = self.content.copy_to_fill(self.generation)? else {
+            return Ok(());
+        };
+        self.take_hash(&blocks);
+        let mut failures = 0;
+        loop {
+            if !self.may_go_on() {
+                return Ok(());
+            }
+            let Some(request) = self.next_request() else {
+                return Ok(());
+            };
+            let before = self.received;
+            match self.one_response(request, &blocks) {
+                Ok(()) => failures = 0,
+                Err(Break::Stop) => return Ok(()),
+                Err(Break::Failed(error)) => return Err(error),
+                Err(Break::Broken(error)) => {
+                    if self.received - before >= PROGRESS {
+                        failures = 0;
+                    }
+                    let Some(pause) = PAUSES.get(failures) else {
+                        return Err(error);
+                    };
+                    log::debug!("{}: {error}; asking again", self.content.stem);
+                    self.set_note("the connection broke; asking again");
+                    failures += 1;
+                    self.rest(*pause);
+                }
+            }
+        }
+    }
+
+    /// The first gap that this download is for and that nobody else fills.
+    fn next_request(&mut self) -> Option<Request> {
+        let mut state = self.content.lock();
+        let path = state.fetch(self.id)?.path;
+        let position = state.fetch(self.id)?.position;
+        let count = blocks_in(self.size);
+        let limit = match path {
+            Path::Part { last } => last + 1,
+            Path::Ahead | Path::Whole => count,
+        };
+        let from = match &self.filler {
+            Some(filler) => filler.position(),
+            None => {
+                let mut block = state.presence.next_missing(position.div_ceil(BLOCK))?;
+                while state.is_claimed(block, self.id) {
+                    block = state.presence.next_missing(block + 1)?;
+                }
+                let meets_another = path == Path::Ahead
+                    && state.fetches.iter().any(|other| {
+                        other.id != self.id
+                            && !matches!(other.path, Path::Part { .. })
+                            && state.comes_by(other, block * BLOCK)
+                    });
+                if block >= limit || meets_another {
+                    return None;
+                }
+                block * BLOCK
+            }
+        };
+        let end = (state.presence.next_present(from / BLOCK).min(limit) * BLOCK).min(self.size);
+        state.fetch(self.id)?.position = from;
+        Some(Request { from, end })
+    }
+
+    fn one_response(&mut self, request: Request, blocks: &Arc<Blocks>) -> Result<(), Break> {
+        let want =
+            (!request.is_all_of(self.size) || !self.is_whole()).then_some((request.from, request.end - 1));
+        let place = self.content.lock().place.clone();
+        let mut download = self.store.repository().open_content(&place, want)?;
+        let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
+        loop {
+            if !self.may_go_on() {
+                return Err(Break::Stop);
+            }
+            let piece = match download.next() {
+                Ok(Some(piece)) => piece,
+                Ok(None) if offset >= end => return Ok(()),
+                Ok(None) => {
+                    let what = format!("{} broke off at byte {offset} of {end}", self.content.stem);
+                    return Err(Break::Broken(Error::new(Kind::Unreachable, what)));
+                }
+                Err(error) if error.kind().is_passing() => return Err(Break::Broken(error)),
+                Err(error) => return Err(Break::Failed(error)),
+            };
+            let length = piece.len() as u64;
+            if length > end - offset {
+                return Err(Break::Failed(self.changed(format!("more than {end} bytes came"))));
+            }
+            self.received += length;
+            self.take(offset, &piece, blocks)?;
+            offset += length;
+            if self.is_gap_closed(offset, end) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at what the answer is, learns from it, and tells from where to where its bytes are.
+    fn check_answer(
+        &mut self,
+        request: Request,
+        range_asked: bool,
+        download: &Download,
+    ) -> Result<(u64, u64), Break> {
+        if let (Some(sent), Identity::Md5 { md5, .. }) = (download.etag_md5, self.content.identity.clone())
+            && sent != md5
+        {
+            return Err(Break::Failed(self.changed(format!("its MD5 is {sent} now"))));
+        }
+        let (from, end, learned) = match download.coverage {
+            Coverage::Part { first, last, total } => {
+                if let Some(total) = total
+                    && total != self.size
+                {
+                    return Err(Break::Failed(self.changed(format!("it has {total} bytes now"))));
+                }
+                if first > request.from || last < request.from || last >= request.end {
+                    let what = format!(
+                        "the server sent bytes {first} to {last} of {} when asked for {} to {}",
+                        self.content.stem,
+                        request.from,
+                        request.end - 1
+                    );
+                    return Err(Break::Failed(Error::new(Kind::ServerFailed, what)));
+                }
+                (first, last + 1, Some(Ranges::Honoured))
+            }
+            Coverage::Whole { length } => {
+                if let Some(length) = length
+                    && length != self.size
+                {
+                    return Err(Break::Failed(self.changed(format!("it has {length} bytes now"))));
+                }
+                // A server may send all where all was asked for, whatever it does with ranges.
+                let is_ignored = range_asked && !request.is_all_of(self.size);
+                (0, self.size, is_ignored.then_some(Ranges::Ignored))
+            }
+        };
+        if let Some(ranges) = learned {
+            self.store.learn(download.host(), ranges);
+        }
+        let mut state = self.content.lock();
+        let other_whole = state
+            .fetches
+            .iter()
+            .any(|other| other.id != self.id && other.path == Path::Whole && other.answered);
+        let Some(fetch) = state.fetch(self.id) else {
+            return Err(Break::Stop);
+        };
+        fetch.answered = true;
+        match download.coverage {
+            Coverage::Part { .. } => {
+                if fetch.path == Path::Whole {
+                    fetch.path = Path::Ahead;
+                }
+                fetch.note = None;
+            }
+            Coverage::Whole { .. } if other_whole => {
+                // Everybody waits for that one.
+                return Err(Break::Stop);
+            }
+            Coverage::Whole { .. } => {
+                fetch.path = Path::Whole;
+                if range_asked {
+                    fetch.note = Some("the server ignores ranges: reading from the start");
+                }
+                // It passes through every gap, also through those before the one it was sent for.
+                if self.filler.is_none() {
+                    fetch.position = 0;
+                }
+            }
+        }
+        drop(state);
+        self.content.replan();
+        Ok((from, end))
+    }
+
+    /// Writes a piece: blocks that are missing and not another's, the rest passes.
+    fn take(&mut self, mut offset: u64, piece: &[u8], blocks: &Arc<Blocks>) -> Result<(), Break> {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let block = offset / BLOCK;
+            let (start, end) = span_of(block, self.size);
+            let length = ((end - offset) as usize).min(rest.len());
+            let (mut now, later) = rest.split_at(length);
+            if self.filler.is_none() && offset == start {
+                self.begin(block)?;
+            }
+            if let Some(filler) = &mut self.filler
+                && filler.block == block
+            {
+                // What is there already comes again when a whole file is sent where the rest was asked for.
+                let known = filler.position().saturating_sub(offset).min(now.len() as u64);
+                now = &now[known as usize..];
+                let at = filler.position();
+                if !now.is_empty() {
+                    self.write(blocks, at, now)?;
+                }
+                if self.filler.as_ref().is_some_and(|f| f.position() == end) {
+                    self.finish(blocks)?;
+                }
+            }
+            offset += length as u64;
+            rest = later;
+        }
+        self.publish(offset);
+        Ok(())
+    }
+
+    /// Takes a block on, if it is missing and nobody else writes it.
+    fn begin(&mut self, block: u64) -> Result<(), Break> {
+        {
+            let mut state = self.content.lock();
+            if state.generation != self.generation {
+                return Err(Break::Stop);
+            }
+            let is_mine = !state.presence.has(block) && !state.is_claimed(block, self.id);
+            let Some(fetch) = state.fetch(self.id) else {
+                return Err(Break::Stop);
+            };
+            fetch.position = block * BLOCK;
+            if !is_mine {
+                return Ok(());
+            }
+            fetch.filling = Some(Filling { block, filled: 0 });
+        }
+        let (start, end) = span_of(block, self.size);
+        self.store.make_room(self.content, end - start);
+        self.filler = Some(Filler {
+            block,
+            filled: 0,
+            crc: crc32fast::Hasher::new(),
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, blocks: &Blocks, at: u64, bytes: &[u8]) -> Result<(), Break> {
+        if let Err(error) = blocks.write(at, bytes) {
+            let error = Error::local(format!("write {} to the cache", self.content.stem), &error);
+            if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
+                return Err(Break::Failed(error));
+            }
+            blocks
+                .write(at, bytes)
+                .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
+        }
+        if let Some(filler) = &mut self.filler {
+            filler.crc.update(bytes);
+            filler.filled += bytes.len() as u64;
+        }
+        if let Some(hash) = &mut self.hash {
+            hash.feed(at, bytes);
+        }
+        Ok(())
+    }
+
+    /// Tells readers how far the bytes are.
+    fn publish(&self, position: u64) {
+        let ready = {
+            let mut state = self.content.lock();
+            state.progress = Instant::now();
+            let filled = self.filler.as_ref().map(|filler| Filling {
+                block: filler.block,
+                filled: filler.filled,
+            });
+            let received = self.received;
+            if let Some(fetch) = state.fetch(self.id) {
+                fetch.position = fetch.position.max(position);
+                fetch.filling = filled;
+                fetch.received = received;
+            }
+            state.take_ready()
+        };
+        for ask in ready {
+            self.content.attempt(ask);
+        }
+    }
+
+    /// The block is written: it is there, unless it completes the file. Then the checksum comes first.
+    fn finish(&mut self, blocks: &Arc<Blocks>) -> Result<(), Break> {
+        let Some(filler) = self.filler.take() else {
+            return Ok(());
+        };
+        let (block, crc) = (filler.block, filler.crc.finalize());
+        if !self.settle(block, false)? {
+            self.complete(block, crc, blocks)?;
+        } else {
+            if let Err(error) = blocks.mark(block, crc) {
+                // It is served while the file is open, and fetched again by the next.
+                log::warn!("cache: the map of {}: {error}", self.content.stem);
+            }
+            self.catch_up(block, blocks);
+        }
+        Ok(())
+    }
+
+    /// The block is there from now on. False, and nothing is done, if it completes a file with a checksum and the
+    /// file is not `verified` yet.
+    fn settle(&mut self, block: u64, verified: bool) -> Result<bool, Break> {
+        let mut state = self.content.lock();
+        if state.generation != self.generation {
+            return Err(Break::Stop);
+        }
+        let completes = !state.presence.has(block) && state.presence.missing() == 1;
+        if completes && state.checked && !verified {
+            return Ok(false);
+        }
+        state.presence.set(block, true);
+        if completes && let Copy::Partial(blocks) = &state.copy {
+            state.copy = Copy::Complete(Arc::clone(blocks));
+        }
+        if let Some(fetch) = state.fetch(self.id) {
+            fetch.filling = None;
+            fetch.position = (block + 1) * BLOCK;
+        }
+        Ok(true)
+    }
+
+    /// Compares the checksum of the whole file, whose last block was written.
+    fn complete(&mut self, block: u64, crc: u32, blocks: &Arc<Blocks>) -> Result<(), Break> {
+        let Identity::Md5 { md5, .. } = self.content.identity else {
+            return Ok(());
+        };
+        self.take_hash(blocks);
+        let removals = blocks.removals();
+        let mut hash = match self.hash.take() {
+            Some(hash) if hash.holds(removals) => hash,
+            _ => OrderedHash::new(removals),
+        };
+        while hash.position() < self.size {
+            if self.store.is_stopping() {
+                return Err(Break::Failed(stopping()));
+            }
+            let before = hash.position();
+            let caught_up = hash.catch_up(self.size, CATCH_UP_AT_END, |at| self.read_back(at, block, blocks));
+            self.content.lock().progress = Instant::now();
+            match caught_up {
+                Ok(()) if hash.position() > before => {}
+                // The file on disk is shorter than it was made: no bytes to hash.
+                Ok(()) => break,
+                Err(ReadFault::Damaged(damaged)) => {
+                    // An earlier daemon wrote it and the disk lost it: now that one is the last.
+                    log::warn!("cache: block {damaged} of {} is damaged", self.content.stem);
+                    self.content.lock().lose(damaged);
+                    break;
+                }
+                Err(ReadFault::Io(error)) => {
+                    let what = format!("read {} back from the cache", self.content.stem);
+                    return Err(Break::Failed(Error::local(what, &error)));
+                }
+            }
+        }
+        if blocks.removals() != removals {
+            if self.settle(block, false)?
+                && let Err(error) = blocks.mark(block, crc)
+            {
+                log::warn!("cache: the map of {}: {error}", self.content.stem);
+            }
+            return Ok(());
+        }
+        let found = hash.finish();
+        if found != md5 {
+            self.content.mismatch(&found.to_string());
+            return Err(Break::Stop);
+        }
+        let noted = blocks.mark(block, crc).and_then(|()| blocks.set_verified(true));
+        if let Err(error) = noted {
+            log::warn!("cache: the map of {}: {error}", self.content.stem);
+        }
+        self.store.forget_mismatch(&self.content.stem);
+        self.settle(block, true)?;
+        Ok(())
+    }
+
+    /// Reads a block for the hash; what an earlier daemon wrote is compared with its CRC. `fresh` was written just now.
+    fn read_back(&self, block: u64, fresh: u64, blocks: &Blocks) -> Result<Vec<u8>, ReadFault> {
+        if block != fresh && !self.content.lock().presence.is_trusted(block) {
+            return blocks.read_checked(block);
+        }
+        let (start, end) = span_of(block, self.size);
+        Ok(blocks.read(start, (end - start) as usize)?)
+    }
+
+    /// Takes the hash, if no other download of this content has it.
+    fn take_hash(&mut self, blocks: &Blocks) {
+        if self.hash.is_none() {
+            let mut state = self.content.lock();
+            let kept = state.hash.take();
+            if state.checked {
+                self.hash = Some(kept.unwrap_or_else(|| OrderedHash::new(blocks.removals())));
+            }
+        }
+    }
+
+    /// Hashes blocks that came before their turn, a few at a time, so that little is left to do at the end.
+    fn catch_up(&mut self, done: u64, blocks: &Blocks) {
+        let Some(mut hash) = self.hash.take() else { return };
+        let next = hash.position() / BLOCK;
+        let is_there = {
+            let state = self.content.lock();
+            (next..next + CATCH_UP).all(|block| state.presence.has(block))
+        };
+        // If it can't be read, the end will tell.
+        if next < done && is_there {
+            let end = self.size;
+            let _ = hash.catch_up(end, CATCH_UP, |block| self.read_back(block, done, blocks));
+        }
+        self.hash = Some(hash);
+    }
+
+    /// Whether the rest of this answer brings nothing that is missing.
+    fn is_gap_closed(&self, offset: u64, end: u64) -> bool {
+        if self.filler.is_some() {
+            return false;
+        }
+        let state = self.content.lock();
+        match state.presence.next_missing(offset / BLOCK) {
+            Some(block) => block * BLOCK >= end,
+            None => true,
+        }
+    }
+
+    /// Whether to go on; waits while the readers are far behind.
+    fn may_go_on(&mut self) -> bool {
+        let mut paused: Option<Instant> = None;
+        let mut state = self.content.lock();
+        loop {
+            if self.store.is_stopping() {
+                return false;
+            }
+            match plan::judge(&state, self.id) {
+                Verdict::Stop => return false,
+                Verdict::Demanded => return true,
+                Verdict::Ahead => {
+                    self.may_run_ahead = self.may_run_ahead || self.store.begin_ahead();
+                    if self.may_run_ahead {
+                        return true;
+                    }
+                }
+                Verdict::Enough => {
+                    if std::mem::take(&mut self.may_run_ahead) {
+                        self.store.end_ahead();
+                    }
+                }
+            }
+            let since = *paused.get_or_insert_with(Instant::now);
+            if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
+                return false;
+            }
+            self.content.wait(&mut state, LOOK);
+        }
+    }
+
+    /// A pause before asking again; ends early when nobody wants it any more.
+    fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = self.content.lock();
+        while !self.store.is_stopping() && plan::judge(&state, self.id) != Verdict::Stop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.content.wait(&mut state, left);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.content
+            .lock()
+            .fetch(self.id)
+            .is_some_and(|fetch| fetch.path == Path::Whole)
+    }
+
+    fn set_note(&self, note: &'static str) {
+        if let Some(fetch) = self.content.lock().fetch(self.id) {
+            fetch.note = Some(note);
+        }
+    }
+
+    fn changed(&self, how: String) -> Error {
+        let place = self.content.lock().place.clone();
+        Error::new(Kind::Changed, format!("{place} changed on the server: {how}"))
+    }
+}

@@ -1,0 +1,192 @@
+//! The ladder's decisions: what to fetch for whom, and whether a download should go on. Pure but for taking slots.
+//!
+//! Called under the content's lock by `file.rs` (a read came) and `fetch.rs` (an answer came, a piece was written).
+//! It must never do I/O; starting the threads it asks for is the caller's, after unlocking.
+
+use std::time::Instant;
+
+use super::blocks::BLOCK;
+use super::hosts::Ranges;
+use super::state::{Ask, Fetch, Path, State};
+
+/// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
+pub(super) const SMALL: u64 = 1024 * 1024;
+
+/// What the plan needs to know of the world around one file.
+pub(super) trait Around {
+    /// What the repository's hosts do with ranges, as far as is known.
+    fn ranges(&self) -> Option<Ranges>;
+    /// A slot for a read that waits; false puts the content in line.
+    fn slot(&mut self) -> bool;
+    /// A slot for read-ahead, or not.
+    fn slot_ahead(&mut self) -> bool;
+}
+
+/// Starts what the waiters need and isn't on its way. Returns the numbers of the downloads to start.
+pub(super) fn for_waiters(state: &mut State, around: &mut impl Around) -> Vec<u64> {
+    let mut start = Vec::new();
+    if state.queued {
+        return start;
+    }
+    let mut waiter = 0;
+    while waiter < state.waiters.len() {
+        let ask = &state.waiters[waiter];
+        let Some((path, from)) = next_for(state, ask, around.ranges()) else {
+            waiter += 1;
+            continue;
+        };
+        if !around.slot() {
+            state.queued = true;
+            break;
+        }
+        // The same waiter is looked at again: a read over two gaps needs two downloads.
+        start.push(begin(state, path, from));
+    }
+    start
+}
+
+/// What to start for one waiter; `None` if all it lacks is on its way, or has to wait for what is.
+fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>) -> Option<(Path, u64)> {
+    let mut from = state.lacks(ask)?;
+    // Reads are at most a few blocks long, so this loop is short; asks for everything look at their first gap only.
+    while state.is_coming(from) {
+        if ask.wants_all() {
+            return None;
+        }
+        let next = (from / BLOCK + 1) * BLOCK;
+        from = state.first_missing(next, ask.end)?;
+    }
+    let is_cold = state.fetches.is_empty() && state.presence.bytes() == 0;
+    match ranges {
+        // One stream serves all; a byte behind it waits for the stream to end and the next one to begin.
+        Some(Ranges::Ignored) if state.has_whole() => return None,
+        Some(Ranges::Ignored) => return Some((Path::Whole, first_gap(state))),
+        // Before the first answer nobody knows whether a second request would be for the same bytes again.
+        None if state.fetches.iter().any(|fetch| !fetch.answered) => return None,
+        _ => {}
+    }
+    let wants_most = ask.offset == 0 && !ask.wants_all() && ask.end >= state.size.div_ceil(2);
+    if is_cold && (state.size <= SMALL || wants_most) {
+        return Some((Path::Whole, 0));
+    }
+    let reads_on = state
+        .readers
+        .get(&ask.reader)
+        .is_some_and(|reader| reader.pattern.ahead().is_some());
+    if ask.wants_all() || reads_on {
+        return Some((Path::Ahead, from / BLOCK * BLOCK));
+    }
+    Some((part(state, from, ask.end), from / BLOCK * BLOCK))
+}
+
+/// The run of missing blocks, not on their way, from `from` to `end`.
+fn part(state: &State, from: u64, end: u64) -> Path {
+    let first = from / BLOCK;
+    let mut last = first;
+    while (last + 1) * BLOCK < end && !state.presence.has(last + 1) && !state.is_coming((last + 1) * BLOCK) {
+        last += 1;
+    }
+    Path::Part { last }
+}
+
+fn first_gap(state: &State) -> u64 {
+    state.presence.next_missing(0).map_or(0, |block| block * BLOCK)
+}
+
+/// Starts what a reader that reads on will ask for next, if it isn't there or on its way.
+pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Around) -> Option<u64> {
+    if state.is_complete() || state.queued {
+        return None;
+    }
+    let (position, to) = state.readers.get(&reader)?.pattern.ahead()?;
+    // Half a window of what is there is enough to begin the next request in time.
+    let near = position + (to - position) / 2;
+    let gap = state.presence.next_missing(position / BLOCK)? * BLOCK;
+    if gap >= near.min(state.size) || state.is_coming(gap.max(position)) {
+        return None;
+    }
+    let (path, from) = match around.ranges() {
+        None if state.fetches.iter().any(|fetch| !fetch.answered) => return None,
+        Some(Ranges::Ignored) if state.has_whole() => return None,
+        Some(Ranges::Ignored) => (Path::Whole, first_gap(state)),
+        _ => (Path::Ahead, gap),
+    };
+    around.slot_ahead().then(|| begin(state, path, from))
+}
+
+fn begin(state: &mut State, path: Path, position: u64) -> u64 {
+    let id = state.fresh_id();
+    state.fetches.push(Fetch {
+        id,
+        generation: state.generation,
+        path,
+        answered: false,
+        position,
+        filling: None,
+        started: Instant::now(),
+        received: 0,
+        note: None,
+    });
+    id
+}
+
+/// Whether a download goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Somebody waits for what it brings.
+    Demanded,
+    /// Nobody waits yet, but a reader is on its way there.
+    Ahead,
+    /// Far enough ahead for now.
+    Enough,
+    /// Nobody wants it any more, or it writes to a copy that was dropped.
+    Stop,
+}
+
+/// Judges download `id`.
+pub(super) fn judge(state: &State, id: u64) -> Verdict {
+    let Some(fetch) = state.fetches.iter().find(|fetch| fetch.id == id) else {
+        return Verdict::Stop;
+    };
+    if fetch.generation != state.generation || state.is_complete() {
+        return Verdict::Stop;
+    }
+    if state.readers.is_empty() {
+        return match fetch.path {
+            Path::Whole if state.is_worth_finishing() => Verdict::Ahead,
+            _ => Verdict::Stop,
+        };
+    }
+    if matches!(fetch.path, Path::Part { .. }) {
+        return Verdict::Demanded;
+    }
+    let mut stranded = false;
+    for ask in &state.waiters {
+        let Some(byte) = state.lacks(ask) else { continue };
+        if fetch.covers(byte) {
+            return Verdict::Demanded;
+        }
+        stranded |= byte < fetch.floor() && !state.is_coming(byte);
+    }
+    if stranded && fetch.path == Path::Whole {
+        // Its host sends nothing but whole files, so the byte behind has to wait until this one ends.
+        return Verdict::Stop;
+    }
+    let is_read_towards = state.readers.values().any(|reader| {
+        reader
+            .pattern
+            .ahead()
+            .is_some_and(|(position, to)| fetch.floor() < to && near_stream(fetch, position))
+    });
+    if is_read_towards || (fetch.path == Path::Whole && state.is_worth_finishing()) {
+        Verdict::Ahead
+    } else {
+        Verdict::Enough
+    }
+}
+
+/// A reader behind a stream is served by it, however far behind, if it is the stream's own or the only stream. Only
+/// readers in front of it need a look.
+fn near_stream(fetch: &Fetch, position: u64) -> bool {
+    fetch.path == Path::Whole || fetch.covers(position.max(fetch.floor()))
+}

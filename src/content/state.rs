@@ -1,0 +1,381 @@
+//! What is known of one file's bytes: what is there, who reads, who waits, what is being fetched. Data and questions.
+//!
+//! Lives under the lock of its `Content`; `file.rs` changes it for readers, `fetch.rs` for downloads, `plan.rs`
+//! decides on it. Nothing here may wait, do I/O on data, or call a reply.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::blocks::{BLOCK, Blocks, Presence};
+use super::readahead::Pattern;
+use super::verify::OrderedHash;
+use crate::error::{Error, Kind, Result};
+use crate::repository::model::FilePlace;
+
+/// How far before a stream a byte may lie for a reader to wait for the stream instead of asking for the byte itself:
+/// what a fast line delivers in one round trip.
+pub(super) const SOON: u64 = 4 * 1024 * 1024;
+
+/// What is left of a whole stream that is worth finishing although nobody reads any more.
+const WORTH_FINISHING: u64 = 64 * 1024 * 1024;
+
+/// The copy on disk.
+pub(super) enum Copy {
+    /// Nobody looked yet.
+    Unopened,
+    /// There is none.
+    Nothing,
+    /// Some of it is there.
+    Partial(Arc<Blocks>),
+    /// All of it is there and, where there is a checksum, compared with it.
+    Complete(Arc<Blocks>),
+}
+
+/// An open file.
+pub(super) struct Reading {
+    /// What its reads look like.
+    pub(super) pattern: Pattern,
+    /// The count of served reads, of anybody, when this copy began for this reader. If the count has moved on, the
+    /// reader may have seen bytes of the copy, through the kernel's page cache even those that others asked for.
+    pub(super) since: u64,
+    /// Why every later read fails.
+    pub(super) failed: Option<Error>,
+}
+
+/// Called with the bytes of a read.
+pub(super) type ReadReply = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
+
+/// What is asked for, and how to answer.
+pub(super) enum Purpose {
+    /// Bytes of the file.
+    Read(ReadReply),
+    /// The whole file, there and verified.
+    Complete(Box<dyn FnOnce(Result<()>) + Send>),
+}
+
+/// A read that waits. It is answered exactly once, at the latest when it is dropped.
+pub(super) struct Ask {
+    /// Who asks.
+    pub(super) reader: u64,
+    /// From where.
+    pub(super) offset: u64,
+    /// To where, exclusive, not past the end of the file.
+    pub(super) end: u64,
+    /// When.
+    pub(super) since: Instant,
+    purpose: Option<Purpose>,
+}
+
+impl Ask {
+    /// A new question.
+    pub(super) fn new(reader: u64, offset: u64, end: u64, purpose: Purpose) -> Self {
+        Ask {
+            reader,
+            offset,
+            end,
+            since: Instant::now(),
+            purpose: Some(purpose),
+        }
+    }
+
+    /// Whether the whole file is asked for.
+    pub(super) fn wants_all(&self) -> bool {
+        matches!(self.purpose, Some(Purpose::Complete(_)))
+    }
+
+    /// Answers. No lock may be held.
+    pub(super) fn answer(mut self, result: Result<Vec<u8>>) {
+        self.settle(result);
+    }
+
+    /// Answers with an error.
+    pub(super) fn fail(self, error: Error) {
+        self.answer(Err(error));
+    }
+
+    fn settle(&mut self, result: Result<Vec<u8>>) {
+        match self.purpose.take() {
+            Some(Purpose::Read(reply)) => reply(result),
+            Some(Purpose::Complete(reply)) => reply(result.map(drop)),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        if self.purpose.is_some() {
+            self.settle(Err(Error::new(Kind::Internal, "a read was forgotten")));
+        }
+    }
+}
+
+/// Which bytes a download goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// The missing blocks up to and with `last`, by a range.
+    Part {
+        /// The last block.
+        last: u64,
+    },
+    /// All missing bytes from its position on, by open-ended ranges.
+    Ahead,
+    /// The whole file, one stream from its first byte: every reader can wait for it.
+    Whole,
+}
+
+/// A block that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling {
+    /// Which.
+    pub(super) block: u64,
+    /// How many of its bytes are on disk.
+    pub(super) filled: u64,
+}
+
+/// A download.
+pub(super) struct Fetch {
+    /// Tells it from others of the same content.
+    pub(super) id: u64,
+    /// The copy it writes to.
+    pub(super) generation: u64,
+    /// What it goes through.
+    pub(super) path: Path,
+    /// The server's answer began, so that what it can do is known.
+    pub(super) answered: bool,
+    /// The next byte it deals with.
+    pub(super) position: u64,
+    /// The block it is writing.
+    pub(super) filling: Option<Filling>,
+    /// When it began.
+    pub(super) started: Instant,
+    /// Bytes received.
+    pub(super) received: u64,
+    /// What the user should know about it.
+    pub(super) note: Option<&'static str>,
+}
+
+impl Fetch {
+    /// The first byte that is still to come by it: a block is taken whole.
+    pub(super) fn floor(&self) -> u64 {
+        match self.filling {
+            Some(filling) => filling.block * BLOCK,
+            None => self.position,
+        }
+    }
+
+    /// Whether a missing byte comes by it, and soon enough to wait for.
+    pub(super) fn covers(&self, byte: u64) -> bool {
+        let floor = self.floor();
+        byte >= floor
+            && match self.path {
+                Path::Part { last } => byte < (last + 1) * BLOCK,
+                Path::Ahead => byte < floor + SOON,
+                Path::Whole => true,
+            }
+    }
+
+    /// Whether it alone writes this block.
+    fn claims(&self, block: u64) -> bool {
+        match self.filling {
+            Some(filling) if filling.block == block => true,
+            _ => {
+                matches!(self.path, Path::Part { last } if block <= last && block >= self.position.div_ceil(BLOCK))
+            }
+        }
+    }
+}
+
+/// All of it.
+pub(super) struct State {
+    /// The file's size.
+    pub(super) size: u64,
+    /// Whether there is a checksum to compare with.
+    pub(super) checked: bool,
+    /// Where to ask for the bytes: the place given last, as others may be gone by now.
+    pub(super) place: FilePlace,
+    /// The copy on disk.
+    pub(super) copy: Copy,
+    /// What of it is there.
+    pub(super) presence: Presence,
+    /// Counts copies: what a download of an earlier one brings is thrown away.
+    pub(super) generation: u64,
+    /// Counts served reads.
+    pub(super) served: u64,
+    /// Open files.
+    pub(super) readers: HashMap<u64, Reading>,
+    /// Reads that wait.
+    pub(super) waiters: Vec<Ask>,
+    /// Downloads.
+    pub(super) fetches: Vec<Fetch>,
+    /// The hash as far as it got, while no download has it.
+    pub(super) hash: Option<OrderedHash>,
+    /// The data file was given away: no block may be taken from it.
+    pub(super) handed_out: bool,
+    /// The content stands in line for a slot.
+    pub(super) queued: bool,
+    /// When bytes last came.
+    pub(super) progress: Instant,
+    next_id: u64,
+}
+
+impl State {
+    /// Nothing is known yet.
+    pub(super) fn new(place: FilePlace, size: u64, checked: bool) -> Self {
+        State {
+            size,
+            checked,
+            place,
+            copy: Copy::Unopened,
+            presence: Presence::none(size),
+            generation: 0,
+            served: 0,
+            readers: HashMap::new(),
+            waiters: Vec::new(),
+            fetches: Vec::new(),
+            hash: None,
+            handed_out: false,
+            queued: false,
+            progress: Instant::now(),
+            next_id: 0,
+        }
+    }
+
+    /// A number not used before.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The files of the copy, if there is one.
+    pub(super) fn blocks(&self) -> Option<&Arc<Blocks>> {
+        match &self.copy {
+            Copy::Partial(blocks) | Copy::Complete(blocks) => Some(blocks),
+            Copy::Unopened | Copy::Nothing => None,
+        }
+    }
+
+    /// Whether all is there.
+    pub(super) fn is_complete(&self) -> bool {
+        self.size == 0 || matches!(self.copy, Copy::Complete(_))
+    }
+
+    /// Nobody reads it and nothing writes it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.readers.is_empty() && self.fetches.is_empty()
+    }
+
+    /// The first byte from `offset` to `end` that can't be served now.
+    pub(super) fn first_missing(&self, offset: u64, end: u64) -> Option<u64> {
+        let mut at = offset;
+        while at < end {
+            let block = at / BLOCK;
+            if self.presence.has(block) {
+                at = (block + 1) * BLOCK;
+                continue;
+            }
+            match self.readable_end(block) {
+                Some(readable) if at < readable => at = readable,
+                _ => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// How far a block that is being written may be read. The block that completes the file only after the checksum.
+    fn readable_end(&self, block: u64) -> Option<u64> {
+        if self.checked && self.presence.missing() <= 1 {
+            return None;
+        }
+        self.fetches
+            .iter()
+            .filter(|fetch| fetch.generation == self.generation)
+            .filter_map(|fetch| fetch.filling)
+            .find(|filling| filling.block == block)
+            .map(|filling| block * BLOCK + filling.filled)
+    }
+
+    /// The first byte that an ask still lacks.
+    pub(super) fn lacks(&self, ask: &Ask) -> Option<u64> {
+        if ask.wants_all() {
+            if self.is_complete() {
+                return None;
+            }
+            return Some(self.presence.next_missing(0).map_or(0, |block| block * BLOCK));
+        }
+        self.first_missing(ask.offset, ask.end)
+    }
+
+    /// A download by its number.
+    pub(super) fn fetch(&mut self, id: u64) -> Option<&mut Fetch> {
+        self.fetches.iter_mut().find(|fetch| fetch.id == id)
+    }
+
+    /// Whether a missing byte is on its way.
+    pub(super) fn is_coming(&self, byte: u64) -> bool {
+        self.fetches.iter().any(|fetch| self.comes_by(fetch, byte))
+    }
+
+    /// Whether it comes by this download.
+    pub(super) fn comes_by(&self, fetch: &Fetch, byte: u64) -> bool {
+        fetch.generation == self.generation && fetch.covers(byte)
+    }
+
+    /// Whether a download other than `id` writes this block.
+    pub(super) fn is_claimed(&self, block: u64, id: u64) -> bool {
+        self.fetches
+            .iter()
+            .any(|fetch| fetch.id != id && fetch.generation == self.generation && fetch.claims(block))
+    }
+
+    /// Whether a download that passes through the whole file runs.
+    pub(super) fn has_whole(&self) -> bool {
+        self.fetches
+            .iter()
+            .any(|fetch| fetch.path == Path::Whole && fetch.generation == self.generation)
+    }
+
+    /// Whether so much of the file is there that the rest is worth having.
+    pub(super) fn is_worth_finishing(&self) -> bool {
+        let have = self.presence.bytes();
+        have >= self.size - have || self.size - have <= WORTH_FINISHING
+    }
+
+    /// A block turned out damaged, or its room is needed: it is not there any more.
+    pub(super) fn lose(&mut self, block: u64) {
+        if !self.presence.clear(block) {
+            return;
+        }
+        self.hash = None;
+        let Some(blocks) = self.blocks().cloned() else {
+            return;
+        };
+        // If the map can't be written, the block's CRC still tells.
+        if let Err(error) = blocks.unmark(block) {
+            log::warn!("cache: can't write the map of {}: {error}", self.place);
+        }
+        if self.is_complete() {
+            if let Err(error) = blocks.set_verified(false) {
+                log::warn!("cache: can't write the map of {}: {error}", self.place);
+            }
+            self.copy = Copy::Partial(blocks);
+        }
+    }
+
+    /// Takes the waiters that can be answered now.
+    pub(super) fn take_ready(&mut self) -> Vec<Ask> {
+        self.take_waiters(|state, ask| state.lacks(ask).is_none())
+    }
+
+    /// Takes the waiters for which `which` holds.
+    pub(super) fn take_waiters(&mut self, which: impl Fn(&State, &Ask) -> bool) -> Vec<Ask> {
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut self.waiters);
+        let (taken, kept) = all.into_iter().partition(|ask| which(self, ask));
+        self.waiters = kept;
+        taken
+    }
+}
