@@ -237,7 +237,7 @@ fn check_server(findings: &mut Findings, sources: &Sources, url: &str) -> Result
     let identity = match repository.identify() {
         Ok(identity) => identity,
         Err(error) => {
-            findings.error("server", Verdict::Fail, &server::certificate_advice(error));
+            findings.error("server", Verdict::Fail, &server::connection_advice(error));
             return Ok(());
         }
     };
