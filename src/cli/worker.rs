@@ -113,7 +113,7 @@ fn drain(wishes: &Receiver<&'static str>, mountpoint: &Path) {
             return;
         }
         if !told {
-            log::info!("{moving} uploads are on their way; a second signal leaves them for the next mount");
+            log::info!("{moving} uploads are on their way; a second signal leaves them in the state directory");
             told = true;
         }
         match wishes.recv_timeout(Duration::from_millis(300)) {
