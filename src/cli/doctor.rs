@@ -126,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         &mut findings,
         "state directory",
         Verdict::Fail,
-        &sources.state_dir(&url)?,
+        &sources.state_dir()?,
     );
     check_server(&mut findings, &sources, url.as_str())?;
     if arguments.json {

@@ -38,7 +38,7 @@ pub struct SourceArgs {
     /// Where files once read are kept [default: ~/.cache/rdmfs/HOST]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Where written files wait for their upload [default: ~/.local/state/rdmfs/repositories/HOST]
+    /// Where written files wait for their upload [default: ~/.local/state/rdmfs]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -157,14 +157,14 @@ impl Sources {
         }
     }
 
-    /// Where written files wait: one directory a repository, so that two can be mounted at the same time.
+    /// Where written files wait. `staging` keeps a folder in it for each repository and account.
     ///
     /// # Errors
     /// If none is given and there is no home.
-    pub fn state_dir(&self, url: &Url) -> Result<PathBuf> {
+    pub fn state_dir(&self) -> Result<PathBuf> {
         match self.get(|layer| layer.state_dir.clone()) {
             Some(given) => Ok(absolute(given)),
-            None => Ok(user_state()?.join("repositories").join(folder_name(url))),
+            None => user_state(),
         }
     }
 
@@ -203,7 +203,7 @@ impl Sources {
             insecure: self.insecure(),
             cache_dir,
             cache_size,
-            state_dir: self.state_dir(&url)?,
+            state_dir: self.state_dir()?,
             close_wait: span(|layer| layer.close_wait, 30),
             metadata_ttl: span(|layer| layer.metadata_ttl, 60),
             draft_ttl: span(|layer| layer.draft_ttl, 5),

@@ -216,7 +216,7 @@ fn one_state_directory_has_one_daemon() {
     let second = home.path("second");
     fs::create_dir(&second).unwrap();
     home.run(["mount", &sandbox.url(), second.to_str().unwrap()])
-        .expect(1, &["in use by another"]);
+        .expect(1, &["another rdmfs uses the state directory", "--state-dir"]);
     home.unmount(&[]).expect(0, &[]);
 }
 
@@ -275,7 +275,7 @@ fn a_refused_upload_is_named_and_kept_when_unmounting() {
         "x\n1\n",
     );
     assert!(written.is_ok() || written.is_err_and(|error| error.raw_os_error() == Some(libc::EDQUOT)));
-    let state = home.path(".local/state/rdmfs/repositories");
+    let state = home.path(".local/state/rdmfs");
     home.unmount(&[]).expect(
         0,
         &[
