@@ -126,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         &mut findings,
         "state directory",
         Verdict::Fail,
-        &sources.state_dir(&url)?,
+        &sources.state_dir()?,
     );
     check_server(&mut findings, &sources, url.as_str())?;
     if arguments.json {
@@ -237,7 +237,7 @@ fn check_server(findings: &mut Findings, sources: &Sources, url: &str) -> Result
     let identity = match repository.identify() {
         Ok(identity) => identity,
         Err(error) => {
-            findings.error("server", Verdict::Fail, &server::certificate_advice(error));
+            findings.error("server", Verdict::Fail, &server::connection_advice(error));
             return Ok(());
         }
     };

@@ -115,16 +115,19 @@ impl Worker {
         let mut device = None;
         let started = match told {
             Some(Report::Ready) => answers(mountpoint).map(|found| device = Some(found)),
-            Some(failed) => failed.into_error().map_or(Ok(()), Err),
-            None => Err(Error::new(
-                Kind::Internal,
-                "the process that serves the mount ended before it was ready",
-            )),
+            Some(Report::Failed { .. }) | None => {
+                Err(told.and_then(Report::into_error).unwrap_or_else(|| {
+                    Error::new(
+                        Kind::Internal,
+                        "the process that serves the mount ended before it was ready",
+                    )
+                }))
+            }
         };
-        let outcome = started.as_ref().map_or_else(Report::failed, |()| Report::Ready);
         if let Err(error) = &started {
-            log::error!("{error}. {}", error.advice());
+            log::error!("not mounted: {error}");
         }
+        let outcome = started.as_ref().map_or_else(Report::failed, |()| Report::Ready);
         if started.is_err() {
             // Usually it has ended by now. Nothing was written through a mount that never answered.
             let _ = self.child.kill();

@@ -4,6 +4,7 @@
 //! make a mount: the guardian (`guard`), which stays small and cleans up whatever happens, and the worker (`worker`),
 //! which serves the file system. Only here an error becomes an exit code.
 
+mod address;
 mod doctor;
 mod fuse;
 mod guard;

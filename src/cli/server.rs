@@ -23,7 +23,7 @@ pub fn check(settings: &MountSettings) -> Result<Server> {
         insecure: settings.insecure,
         ..Settings::default()
     })?;
-    repository.identify().map_err(certificate_advice)?;
+    repository.identify().map_err(connection_advice)?;
     if settings.token.is_none() {
         return Ok(Server {
             user: "without a token: published records only",
@@ -46,15 +46,18 @@ pub fn token_advice(error: Error) -> Error {
     }
 }
 
-/// A certificate that isn't trusted looks like any other broken connection; the way out is another.
+/// Advice for somebody who is only just giving the address.
 #[must_use]
-pub fn certificate_advice(error: Error) -> Error {
-    if error.kind() == Kind::Unreachable && error.to_string().to_lowercase().contains("certificate") {
-        error.with_advice(
+pub fn connection_advice(error: Error) -> Error {
+    if error.kind() != Kind::Unreachable {
+        return error;
+    }
+    // A certificate that isn't trusted looks like any other broken connection; the way out is another.
+    if error.to_string().to_lowercase().contains("certificate") {
+        return error.with_advice(
             "If the repository has a certificate of its own authority, give that with --ca-certificate; otherwise \
              check the address and this machine's clock.",
-        )
-    } else {
-        error
+        );
     }
+    error.with_advice("Check the network, the address and the proxy settings.")
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::Url;
 
+use crate::cli::address::{folder_name, parse_url};
 use crate::cli::sources::{self, Layer};
 use crate::cli::units::Span;
 use crate::cli::{fuse, terminal};
@@ -37,7 +38,7 @@ pub struct SourceArgs {
     /// Where files once read are kept [default: ~/.cache/rdmfs/HOST]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Where written files wait for their upload [default: ~/.local/state/rdmfs/repositories/HOST]
+    /// Where written files wait for their upload [default: ~/.local/state/rdmfs]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -156,14 +157,14 @@ impl Sources {
         }
     }
 
-    /// Where written files wait: one directory a repository, so that two can be mounted at the same time.
+    /// Where written files wait. `staging` keeps a folder in it for each repository and account.
     ///
     /// # Errors
     /// If none is given and there is no home.
-    pub fn state_dir(&self, url: &Url) -> Result<PathBuf> {
+    pub fn state_dir(&self) -> Result<PathBuf> {
         match self.get(|layer| layer.state_dir.clone()) {
             Some(given) => Ok(absolute(given)),
-            None => Ok(user_state()?.join("repositories").join(folder_name(url))),
+            None => user_state(),
         }
     }
 
@@ -202,7 +203,7 @@ impl Sources {
             insecure: self.insecure(),
             cache_dir,
             cache_size,
-            state_dir: self.state_dir(&url)?,
+            state_dir: self.state_dir()?,
             close_wait: span(|layer| layer.close_wait, 30),
             metadata_ttl: span(|layer| layer.metadata_ttl, 60),
             draft_ttl: span(|layer| layer.draft_ttl, 5),
@@ -232,29 +233,6 @@ impl Sources {
     }
 }
 
-/// Reads a repository's address.
-fn parse_url(text: &str) -> Result<Url> {
-    // The text is not shown where it may hold a password.
-    let shown = if text.contains('@') { "the address" } else { text };
-    let wrong = |what: &str| {
-        Err(Error::new(Kind::Usage, format!("{shown} {what}"))
-            .with_advice("Give the repository's web address, such as https://zenodo.org."))
-    };
-    let Ok(url) = Url::parse(text.trim()) else {
-        return wrong("is no web address");
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return wrong("is no web address (https://...)");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return wrong("has a user name or password in it, which belongs in a token file");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return wrong("has a '?' or '#' in it; the address of the repository itself is wanted");
-    }
-    Ok(url)
-}
-
 fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
     if insecure {
         terminal::note(
@@ -268,31 +246,6 @@ fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
             "WARNING: {url} is not encrypted; anybody on the way can read the token. Use https:// if the server has it"
         ));
     }
-}
-
-/// `zenodo.org`, `127.0.0.1_5000`, `example.org_rdm`: a folder name for a repository.
-fn folder_name(url: &Url) -> String {
-    let mut name = url
-        .host_str()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
-    if let Some(port) = url.port().or((url.scheme() == "http").then_some(80)) {
-        name.push_str(&format!("_{port}"));
-    }
-    for part in url
-        .path_segments()
-        .into_iter()
-        .flatten()
-        .filter(|part| !part.is_empty())
-    {
-        name.push('_');
-        name.push_str(part);
-    }
-    name.replace(
-        |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_'),
-        "_",
-    )
 }
 
 fn user_state() -> Result<PathBuf> {
@@ -378,37 +331,6 @@ mod tests {
             ],
         };
         assert_eq!(sources.token(&sources.url().unwrap()).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_no_web_address_is_refused_and_a_password_in_it_not_repeated() {
-        for wrong in [
-            "zenodo.org",
-            "ftp://zenodo.org",
-            "file:///etc",
-            "",
-            "https://",
-            "https://u:hunter2@zenodo.org",
-            "https://a.example/?q=1",
-        ] {
-            let error = parse_url(wrong).unwrap_err();
-            assert_eq!(error.kind(), Kind::Usage, "{wrong}");
-            assert!(!error.to_string().contains("hunter2"));
-        }
-        assert!(parse_url(" https://zenodo.org/ ").is_ok());
-    }
-
-    #[test]
-    fn each_repository_has_a_folder_of_its_own() {
-        for (url, name) in [
-            ("https://zenodo.org", "zenodo.org"),
-            ("http://127.0.0.1:5000/", "127.0.0.1_5000"),
-            ("http://zenodo.org", "zenodo.org_80"),
-            ("https://example.org/my/rdm", "example.org_my_rdm"),
-            ("http://[::1]:80", "__1_80"),
-        ] {
-            assert_eq!(folder_name(&Url::parse(url).unwrap()), name, "{url}");
-        }
     }
 
     #[test]

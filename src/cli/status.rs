@@ -107,7 +107,7 @@ fn as_text(mount: &Mount, answer: &Answer) -> String {
     let place = mount.mountpoint.display();
     let head = format!("{} on {place}", mount.source);
     match answer {
-        Answer::Status(status) => status_text(&head, status),
+        Answer::Status(status) => status_text(&format!("{} on {place}", status.repository), status),
         Answer::Dead => format!("{head}\n  dead: its daemon is gone; rdmfs unmount {place} takes it off\n"),
         Answer::NotAllowed => format!("{head}\n  belongs to another user\n"),
         Answer::Stuck => format!(

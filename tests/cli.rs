@@ -1,0 +1,12 @@
+//! The commands as people run them: the real binary, a repository on this machine, and for some a real mount.
+//!
+//! `refused` and `settings` need no working mount; all that does is in `mounted`.
+
+#[path = "cli/machine.rs"]
+mod machine;
+#[path = "cli/mounted.rs"]
+mod mounted;
+#[path = "cli/refused.rs"]
+mod refused;
+#[path = "cli/settings.rs"]
+mod settings;
