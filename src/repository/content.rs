@@ -423,4 +423,142 @@ mod tests {
             assert_eq!(md5_of(&headers).is_some(), found, "{name}: {value}");
         }
     }
+
+    use super::super::model::RecordId;
+    use super::super::testing::{Head, Server, answer};
+    use std::io::Write;
+
+    fn place() -> FilePlace {
+        FilePlace {
+            owner: Owner::Record(RecordId::new("abcde-12345").unwrap()),
+            key: "a".into(),
+        }
+    }
+
+    fn read(download: &mut Download) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(piece) = download.next()? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    /// A repository that sends its readers on to `storage`, with a link that is good for a minute.
+    fn sending_on(storage: &Server) -> Server {
+        let target = storage.url.clone();
+        Server::start(move |number, _, stream| {
+            let date = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+            let to = format!(
+                "Location: {target}/bucket/data?X-Amz-Date={date}&X-Amz-Expires=60&X-Amz-Signature=n{number}\r\n"
+            );
+            answer(stream, 302, &to, b"");
+        })
+    }
+
+    fn range_of(head: &Head) -> Option<&str> {
+        head.header("range")
+    }
+
+    #[test]
+    fn the_token_stays_at_home_and_a_link_is_used_again() {
+        let storage = Server::start(|_, _, stream| {
+            answer(stream, 206, "Content-Range: bytes 0-2/5\r\n", b"abc");
+        });
+        let server = sending_on(&storage);
+        let repository = server.repository();
+        for _ in 0..2 {
+            let mut download = repository.open_content(&place(), Some((0, 2))).unwrap();
+            assert_eq!(download.host(), storage.url);
+            assert_eq!(read(&mut download).unwrap(), b"abc");
+        }
+        assert_eq!((server.count(), storage.count()), (1, 2));
+        assert!(server.heads.lock()[0].header("authorization").is_some());
+        for head in storage.heads.lock().iter() {
+            assert_eq!(head.header("authorization"), None);
+            assert_eq!(range_of(head), Some("bytes=0-2"));
+            assert!(
+                head.line.ends_with("X-Amz-Signature=n1 HTTP/1.1"),
+                "{}",
+                head.line
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_refused_is_asked_for_once_more() {
+        let storage = Server::start(|number, _, stream| match number {
+            1 | 3 => answer(stream, 200, "", b"abcde"),
+            _ => answer(stream, 403, "", b"<Error/>"),
+        });
+        let server = sending_on(&storage);
+        let repository = server.repository();
+        assert!(repository.open_content(&place(), None).is_ok());
+        assert!(repository.open_content(&place(), None).is_ok(), "the second link");
+        assert_eq!((server.count(), storage.count()), (2, 3));
+        let error = repository.open_content(&place(), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::ServerFailed);
+        assert!(!format!("{error:?}").contains("X-Amz"), "{error:?}");
+    }
+
+    #[test]
+    fn redirects_in_a_circle_end() {
+        let server = Server::start(|_, _, stream| answer(stream, 302, "Location: /api/again\r\n", b""));
+        let error = server.repository().open_content(&place(), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::ServerFailed);
+        assert_eq!(server.count(), 6);
+    }
+
+    #[test]
+    fn a_page_for_people_is_never_content() {
+        let server = Server::start(|_, _, stream| {
+            answer(stream, 200, "Content-Type: text/html\r\n", b"<html>busy</html>");
+        });
+        let error = server.repository().open_content(&place(), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::ServerFailed);
+        assert_eq!(server.count(), 3, "it may pass");
+    }
+
+    #[test]
+    fn a_body_that_ends_early_or_stops_is_an_error_and_stays_one() {
+        for (stops, kind) in [(false, Kind::Unreachable), (true, Kind::TimedOut)] {
+            let server = Server::start(move |_, _, stream| {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+                    .unwrap();
+                if stops {
+                    std::thread::sleep(Duration::from_secs(2));
+                }
+            });
+            let mut download = server.repository().open_content(&place(), None).unwrap();
+            assert_eq!(download.coverage, Coverage::Whole { length: Some(10) });
+            let error = read(&mut download).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(download.next().unwrap_err().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_chunked_part_has_the_length_it_said() {
+        for (sent, kind) in [("ab", Kind::Unreachable), ("abcd", Kind::ServerFailed)] {
+            let server = Server::start(move |_, _, stream| {
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 206 X\r\nContent-Range: bytes 0-2/9\r\nTransfer-Encoding: chunked\r\n\r\n{}\r\n{sent}\r\n0\r\n\r\n",
+                    sent.len()
+                );
+            });
+            let mut download = server.repository().open_content(&place(), Some((0, 2))).unwrap();
+            assert_eq!(read(&mut download).unwrap_err().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_range_beyond_the_end_means_that_the_file_changed() {
+        let server = Server::start(|_, _, stream| answer(stream, 416, "", b"{}"));
+        let error = server
+            .repository()
+            .open_content(&place(), Some((7, 9)))
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Changed);
+    }
 }

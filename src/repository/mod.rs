@@ -14,6 +14,8 @@ mod presigned;
 mod proxy;
 mod records;
 mod retry;
+#[cfg(test)]
+mod testing;
 mod token;
 mod transport;
 mod upload;

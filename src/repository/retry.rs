@@ -185,3 +185,155 @@ impl Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Search;
+    use super::super::model::RecordId;
+    use super::super::testing::{Server, answer};
+    use super::*;
+    use serde_json::json;
+
+    const RECORD: &[u8] = br#"{"id": "abcde-12345"}"#;
+    const JSON: &str = "Content-Type: application/json\r\n";
+
+    fn id() -> RecordId {
+        RecordId::new("abcde-12345").unwrap()
+    }
+
+    #[test]
+    fn a_read_is_repeated_whatever_passing_failure_it_meets() {
+        for trouble in [408, 429, 500, 502, 503, 504, 0, 1, 200] {
+            let server = Server::start(move |number, _, stream| match (number, trouble) {
+                (1, 0) => {} // Closed without an answer.
+                (1, 1) => std::thread::sleep(Duration::from_secs(3)),
+                (1, status) => answer(stream, status, "Content-Type: text/html\r\n", b"<html>"),
+                _ => answer(stream, 200, JSON, RECORD),
+            });
+            let limits = super::super::testing::quick();
+            let record = server.repository().record(&id());
+            assert!(record.is_ok(), "{trouble}: {record:?}");
+            assert_eq!(server.count(), 2, "{trouble} {limits:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_for_good_is_not_repeated() {
+        for status in [400, 401, 403, 404, 405, 410, 412, 501] {
+            let server = Server::start(move |_, _, stream| answer(stream, status, JSON, b"{}"));
+            let error = server.repository().record(&id()).unwrap_err();
+            assert_eq!(server.count(), 1, "{status}");
+            assert_eq!(error.attempt().unwrap().status, Some(status));
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_carried_out_is_not_repeated() {
+        let server = Server::start(|_, _, stream| answer(stream, 503, JSON, b"{}"));
+        let repository = server.repository();
+        assert!(repository.create_draft(&json!({})).is_err());
+        assert!(repository.publish(&id()).is_err());
+        assert!(repository.new_version(&id()).is_err());
+        assert!(repository.start_files(&id(), &["a"]).is_err());
+        assert!(repository.update_draft(&id(), &json!({}), Some(4)).is_err());
+        assert_eq!(server.count(), 5);
+    }
+
+    #[test]
+    fn a_commit_is_repeated_but_for_500_which_is_an_answer() {
+        let server = Server::start(|number, _, stream| match number {
+            1 => answer(stream, 503, JSON, b"{}"),
+            2 => answer(stream, 200, JSON, br#"{"key": "a"}"#),
+            _ => answer(stream, 500, JSON, b"{}"),
+        });
+        let repository = server.repository();
+        assert!(repository.commit_file(&id(), "a").is_ok());
+        assert!(repository.commit_file(&id(), "a").is_err());
+        assert_eq!(server.count(), 3);
+    }
+
+    #[test]
+    fn what_is_gone_after_a_failed_delete_was_deleted_by_it() {
+        let server = Server::start(|number, _, stream| {
+            answer(stream, if number == 1 { 502 } else { 404 }, JSON, b"{}");
+        });
+        let repository = server.repository();
+        assert!(repository.delete_file(&id(), "a").is_ok());
+        assert_eq!(
+            repository.delete_file(&id(), "a").unwrap_err().kind(),
+            Kind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_short_pause_is_waited_for_by_all_and_a_long_one_by_none() {
+        let server = Server::start(|number, _, stream| match number {
+            1 => answer(stream, 429, "Retry-After: 1\r\n", b"{}"),
+            2 => answer(stream, 200, JSON, RECORD),
+            _ => answer(
+                stream,
+                429,
+                "Retry-After: 600\r\n",
+                br#"{"message": "5 per 1 minute"}"#,
+            ),
+        });
+        let repository = server.repository();
+        let begun = Instant::now();
+        assert!(repository.record(&id()).is_ok());
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+
+        let error = repository.create_draft(&json!({})).unwrap_err();
+        assert_eq!(error.kind(), Kind::RateLimited);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(600)));
+        assert!(error.to_string().contains("600 s"), "{error}");
+        assert_eq!(server.count(), 3);
+
+        let other = repository.search(&Search::default()).unwrap_err();
+        assert_eq!(other.kind(), Kind::RateLimited, "{other}");
+        assert!(other.retry_after() > Some(Duration::from_secs(590)));
+        assert_eq!(server.count(), 3, "not asked while the limit is spent");
+    }
+
+    #[test]
+    fn a_limiter_stopped_what_it_answered_so_even_a_publish_is_repeated() {
+        let server = Server::start(|number, _, stream| match number {
+            1 => answer(stream, 429, "Retry-After: 0\r\n", b"{}"),
+            _ => answer(stream, 202, JSON, RECORD),
+        });
+        assert!(server.repository().publish(&id()).is_ok());
+    }
+
+    #[test]
+    fn an_error_tells_how_hard_it_was_tried_and_never_the_token_or_the_query() {
+        let server = Server::start(|_, _, stream| answer(stream, 502, "", b""));
+        let search = Search {
+            query: Some("my secret research".into()),
+            ..Search::default()
+        };
+        let error = server.repository().search(&search).unwrap_err();
+        let attempt = error.attempt().unwrap();
+        assert_eq!(attempt.tries, 3);
+        let shown = format!("{error} {error:?}");
+        assert!(
+            !shown.contains("s3cret") && !shown.contains("research"),
+            "{shown}"
+        );
+        assert!(shown.contains("tried 3 times"), "{shown}");
+    }
+
+    #[test]
+    fn nobody_there_is_said_within_the_limits() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let repository = super::super::Repository::connect(super::super::Settings {
+            url,
+            limits: super::super::testing::quick(),
+            ..Default::default()
+        })
+        .unwrap();
+        let error = repository.record(&id()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable);
+        assert_eq!(error.attempt().unwrap().tries, 3);
+    }
+}

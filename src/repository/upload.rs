@@ -4,6 +4,7 @@
 //! caller reads the server's state first.
 
 use std::fs::File;
+use std::future::Future;
 use std::os::unix::fs::FileExt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use reqwest::{Body, Method, Url};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
 use super::Repository;
 use super::model::{Md5, RecordId, field_errors};
@@ -38,6 +40,17 @@ const SLICE: usize = 64 * 1024;
 /// A server behind a buffering proxy gets the body only when the proxy has all of it: the answer is waited for as long as
 /// handing it on takes at this rate (bytes per second), beside the stall limit.
 const HANDED_ON: u64 = 20 * 1000 * 1000;
+
+/// The most that the kernel holds back of what was handed to it. This much may still be on its way, as slowly as all
+/// before it, when the last byte was handed on.
+const BUFFERED: u64 = 8 * 1024 * 1024;
+
+/// A body at least this large waits a moment after its first slice. What refuses it (a limit, a quota) goes by its length,
+/// answers at once and closes, and an answer is lost if it comes while we write.
+const LARGE: u64 = 16 * 1024 * 1024;
+
+/// That moment; it ends when an answer comes.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// What to send, and how to tell and to stop.
 pub struct Upload<'a> {
@@ -108,6 +121,7 @@ impl Repository {
                 piece: Bytes::new(),
                 handed: handed.clone(),
                 gave_way: false,
+                moment: (upload.size >= LARGE).then_some(None),
             })
         };
         let sending = put(
@@ -146,11 +160,15 @@ impl Repository {
             watch.check(Duration::ZERO)?;
         }
         drop(pieces);
-        let handing_on = Duration::from_secs(upload.size / HANDED_ON);
+        let still_on_its_way = match upload.size {
+            0..=BUFFERED => watch.begun.elapsed(),
+            size => watch.begun.elapsed().mul_f64(BUFFERED as f64 / size as f64),
+        };
+        let patience = still_on_its_way + Duration::from_millis(upload.size / (HANDED_ON / 1000));
         let outcome = loop {
             match tokio::time::timeout(watch.tick(), &mut task.0).await {
                 Ok(outcome) => break joined(outcome, doing),
-                Err(_) => watch.check(handing_on)?,
+                Err(_) => watch.check(patience)?,
             }
         };
         watch.tell();
@@ -253,6 +271,7 @@ struct Watch<'a> {
     stall: Duration,
     doing: &'a str,
     seen: u64,
+    begun: Instant,
     moved: Instant,
 }
 
@@ -264,6 +283,7 @@ impl<'a> Watch<'a> {
             stall,
             doing,
             seen: 0,
+            begun: Instant::now(),
             moved: Instant::now(),
         }
     }
@@ -325,6 +345,8 @@ struct Slices {
     piece: Bytes,
     handed: Arc<AtomicU64>,
     gave_way: bool,
+    /// The moment after the first slice: still to come, or begun.
+    moment: Option<Option<Pin<Box<Sleep>>>>,
 }
 
 impl Stream for Slices {
@@ -338,6 +360,10 @@ impl Stream for Slices {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if let Some(Some(moment)) = &mut self.moment {
+            ready!(moment.as_mut().poll(cx));
+            self.moment = None;
+        }
         if self.piece.is_empty() {
             match ready!(self.queue.poll_recv(cx)) {
                 Some(piece) => self.piece = piece,
@@ -345,9 +371,180 @@ impl Stream for Slices {
             }
         }
         self.gave_way = false;
+        if let Some(moment @ None) = &mut self.moment {
+            *moment = Some(Box::pin(tokio::time::sleep(MOMENT)));
+        }
         let length = self.piece.len().min(SLICE);
         let slice = self.piece.split_to(length);
         self.handed.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(slice)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Server, answer, read_body};
+    use super::*;
+    use std::io::Write;
+    use std::thread::sleep;
+
+    const ENTRY: &[u8] = br#"{"key": "a", "status": "pending"}"#;
+
+    fn file_of(size: usize) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; size]).unwrap();
+        file
+    }
+
+    fn send(server: &Server, size: usize) -> Result<Md5> {
+        send_watched(server, size, &|_| (), &AtomicBool::new(false))
+    }
+
+    fn send_watched(
+        server: &Server,
+        size: usize,
+        progress: &(dyn Fn(u64) + Sync),
+        cancelled: &AtomicBool,
+    ) -> Result<Md5> {
+        let id = RecordId::new("abcde-12345").unwrap();
+        let upload = Upload {
+            file: &file_of(size),
+            size: size as u64,
+            progress,
+            cancelled,
+        };
+        server.repository().put_content(&id, "a", upload)
+    }
+
+    #[test]
+    fn the_bytes_arrive_with_their_length_and_their_md5_is_told() {
+        for size in [0, 1, 5 * PIECE + 17] {
+            let server = Server::start(move |_, head, stream| {
+                assert_eq!(head.length(), size);
+                assert_eq!(head.header("transfer-encoding"), None);
+                assert_eq!(read_body(stream, size), vec![7; size]);
+                answer(stream, 200, "", ENTRY);
+            });
+            let told = AtomicU64::new(0);
+            let md5 = send_watched(
+                &server,
+                size,
+                &|sent| told.store(sent, Ordering::Relaxed),
+                &AtomicBool::new(false),
+            )
+            .unwrap();
+            assert_eq!(md5.0, <[u8; 16]>::from(Hasher::digest(vec![7; size])));
+            assert_eq!(told.load(Ordering::Relaxed), size as u64);
+            assert_eq!(
+                server.heads.lock()[0].header("authorization"),
+                Some("Bearer s3cret")
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_seen_while_the_body_is_still_being_sent() {
+        for _ in 0..20 {
+            let server = Server::start(|_, _, stream| {
+                answer(
+                    stream,
+                    413,
+                    "Content-Type: application/json\r\n",
+                    br#"{"message": "too large"}"#,
+                );
+                // Closed with the body unread: the connection is reset.
+            });
+            let error = send(&server, 30 * PIECE).unwrap_err();
+            assert_eq!(error.kind(), Kind::TooLarge, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_the_server_dropped_is_no_success() {
+        let server = Server::start(|_, head, stream| {
+            read_body(stream, head.length());
+            answer(
+                stream,
+                200,
+                "",
+                br#"{"key": "a", "status": "completed", "errors": "File upload transfer failed."}"#,
+            );
+        });
+        let error = send(&server, 10).unwrap_err();
+        assert_eq!(error.kind(), Kind::ServerFailed);
+        assert_eq!(error.server_message(), Some("File upload transfer failed."));
+        assert_eq!(server.count(), 1, "a PUT is never repeated here");
+    }
+
+    #[test]
+    fn passing_failures_are_told_apart_and_not_repeated() {
+        let limited = Server::start(|_, head, stream| {
+            read_body(stream, head.length());
+            answer(stream, 429, "Retry-After: 7\r\n", b"{}");
+        });
+        let error = send(&limited, 10).unwrap_err();
+        assert_eq!(error.kind(), Kind::RateLimited);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(limited.count(), 1);
+
+        let silent = Server::start(|_, head, stream| {
+            read_body(stream, head.length());
+            sleep(Duration::from_secs(3));
+        });
+        let error = send(&silent, 10).unwrap_err();
+        assert_eq!(error.kind(), Kind::TimedOut, "{error}");
+
+        let stuck = Server::start(|_, _, _| sleep(Duration::from_secs(3)));
+        let error = send(&stuck, 30 * PIECE).unwrap_err();
+        assert_eq!(error.kind(), Kind::TimedOut, "{error}");
+
+        let dead = Server::start(|_, head, stream| drop(read_body(stream, head.length() / 2)));
+        let error = send(&dead, 30 * PIECE).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    }
+
+    #[test]
+    fn an_upload_as_slow_as_it_may_be_is_not_taken_for_a_dead_one() {
+        let server = Server::start(|_, head, stream| {
+            for _ in 0..head.length() / PIECE {
+                read_body(stream, PIECE);
+                sleep(Duration::from_millis(100));
+            }
+            answer(stream, 200, "", ENTRY);
+        });
+        assert!(send(&server, 16 * PIECE).is_ok());
+    }
+
+    #[test]
+    fn a_cancelled_upload_ends_before_it_counts_as_stalled() {
+        let server = Server::start(|_, _, _| sleep(Duration::from_secs(3)));
+        let cancelled = AtomicBool::new(false);
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sleep(Duration::from_millis(50));
+                cancelled.store(true, Ordering::Relaxed);
+            });
+            send_watched(&server, 30 * PIECE, &|_| (), &cancelled).unwrap_err()
+        });
+        assert_eq!(error.kind(), Kind::Local(libc::ECANCELED), "{error}");
+    }
+
+    #[test]
+    fn a_file_shorter_than_said_is_an_error_and_is_not_padded() {
+        let server = Server::start(|_, head, stream| {
+            let mut rest = Vec::new();
+            let _ = std::io::Read::take(stream, head.length() as u64).read_to_end(&mut rest);
+            assert!(rest.len() < head.length());
+        });
+        use std::io::Read;
+        let id = RecordId::new("abcde-12345").unwrap();
+        let upload = Upload {
+            file: &file_of(10),
+            size: 20,
+            progress: &|_| (),
+            cancelled: &AtomicBool::new(false),
+        };
+        let error = server.repository().put_content(&id, "a", upload).unwrap_err();
+        assert!(matches!(error.kind(), Kind::Local(_)), "{error}");
     }
 }
