@@ -12,3 +12,4 @@ pub mod mount;
 pub mod repository;
 pub mod staging;
 pub mod status;
+pub mod tree;

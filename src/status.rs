@@ -39,6 +39,8 @@ pub struct Status {
     pub staging: PathBuf,
     /// The repository's rate limit, as last seen.
     pub rate_limit: Option<RateLimit>,
+    /// Inode numbers that the kernel holds.
+    pub inodes: u64,
     /// The last problems, newest last.
     pub problems: Vec<Problem>,
 }

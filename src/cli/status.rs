@@ -219,6 +219,7 @@ mod tests {
             cache: Cache::default(),
             staging: "/state".into(),
             rate_limit: None,
+            inodes: 1,
             problems: Vec::new(),
         };
         let text = status_text("https://example.org on /mnt", &status);

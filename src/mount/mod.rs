@@ -2,15 +2,204 @@
 //!
 //! Called by `cli/`. It decides nothing about records: every call goes to `tree/` and every answer back to the kernel.
 
+mod adapter;
+pub mod device;
+mod handles;
+mod kernel;
+mod lanes;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::catalog::{Catalog, Times};
 use crate::config::MountSettings;
-use crate::error::Result;
+use crate::content;
+use crate::error::{Error, Kind, Result};
+use crate::repository::{self, Repository};
+use crate::staging::{self, Area};
+use crate::status::Board;
+use crate::tree::{Floors, MountFacts, Rules, Tree};
+use adapter::Adapter;
+use device::How;
+
+/// How long a daemon that is asked to end waits for its uploads. Service managers send SIGKILL after 90 s; what is
+/// not sent by then is sent by the next mount.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How often a draining daemon looks whether all is sent.
+const LOOK: Duration = Duration::from_millis(100);
+/// Of the disk with the cache, the part that is left free.
+const KEEP_FREE: f64 = 0.05;
+/// How far sequential readers are read ahead of, at most.
+const READ_AHEAD: u64 = 32 << 20;
 
 /// Mounts and serves until it is unmounted; `ready` is called once the mount answers.
 ///
 /// # Errors
 /// Whatever keeps it from mounting; after that, none.
 pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
-    let _ = settings;
+    let tree = build(&settings)?;
+    let content = Arc::clone(tree.content());
+    let staging = Arc::clone(tree.staging());
+
+    let (acl, config) = kernel::session_config();
+    let device = device::attach(&settings)?;
+    let session = fuser::Session::from_fd(Adapter::new(Arc::clone(&tree)), device, acl, config)
+        .map_err(|e| Error::local("agree with the kernel on how to talk", &e))?;
+    let mountpoint = settings.mountpoint.clone();
+    let weak = Arc::downgrade(&tree);
+    on_signal(move || {
+        drain(&weak);
+        if let Err(error) = device::detach(&mountpoint, How::WhenFree) {
+            log::warn!("{error}; it is unmounted as soon as nobody uses it");
+            if let Err(error) = device::detach(&mountpoint, How::Lazily) {
+                log::error!("{error}");
+            }
+        }
+    })?;
+    log::info!("mounted {} on {}", settings.url, settings.mountpoint.display());
     ready();
+    let served = session.run();
+    log::info!("unmounted {}", settings.mountpoint.display());
+    staging.shutdown();
+    content.shutdown();
+    served.map_err(|e| Error::local("serve the mount", &e))
+}
+
+/// Builds the floors, from the lowest up.
+fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
+    let token = settings
+        .token
+        .as_deref()
+        .map(repository::Token::new)
+        .transpose()?;
+    let repository = Arc::new(Repository::connect(repository::Settings {
+        url: settings.url.clone(),
+        token,
+        ca_certificate: settings.ca_certificate.clone(),
+        insecure: settings.insecure,
+        ..repository::Settings::default()
+    })?);
+    if let Some(proxy) = repository.proxy_in_use() {
+        log::info!("requests go through the proxy {proxy}");
+    }
+    let board = Arc::new(Board::default());
+    let times = Times {
+        records: settings.metadata_ttl,
+        drafts: settings.draft_ttl,
+    };
+    let catalog = Arc::new(Catalog::new(Arc::clone(&repository), times));
+    let (content, cache_dir) = open_cache(settings, &repository, &board)?;
+    let committed = Arc::clone(&catalog);
+    let staging = Area::open(
+        staging::Settings {
+            directory: settings.state_dir.clone(),
+            account: staging::account_of(repository.url(), settings.token.as_deref()),
+            uploads: settings.uploads,
+            close_wait: settings.close_wait,
+        },
+        Arc::clone(&repository),
+        Arc::clone(&board),
+        Box::new(move |draft, entry| committed.file_committed(draft, entry)),
+    )?;
+    let floors = Floors {
+        repository,
+        catalog,
+        content,
+        staging: Arc::new(staging),
+        board,
+    };
+    let rules = Rules {
+        times,
+        read_only: settings.read_only,
+    };
+    let facts = MountFacts {
+        mountpoint: settings.mountpoint.clone(),
+        started: SystemTime::now(),
+        cache_dir,
+    };
+    Ok(Arc::new(Tree::new(floors, rules, facts)))
+}
+
+/// The cache, or a private one if another daemon has it.
+fn open_cache(
+    settings: &MountSettings,
+    repository: &Arc<Repository>,
+    board: &Board,
+) -> Result<(Arc<content::Store>, PathBuf)> {
+    let open = |directory: PathBuf| -> Result<_> {
+        let store = content::Store::open(
+            content::Settings {
+                directory: directory.clone(),
+                limit: settings.cache_size,
+                keep_free: KEEP_FREE,
+                connections: settings.connections,
+                window: READ_AHEAD,
+            },
+            Arc::clone(repository),
+        )?;
+        Ok((store, directory))
+    };
+    match open(settings.cache_dir.clone()) {
+        Err(error) if error.kind() == Kind::Local(libc::EWOULDBLOCK) => {
+            let private = settings.cache_dir.join(format!("private-{}", std::process::id()));
+            let busy = Error::new(
+                Kind::Local(libc::EWOULDBLOCK),
+                format!(
+                    "another rdmfs uses the cache {}; this mount uses {}",
+                    settings.cache_dir.display(),
+                    private.display()
+                ),
+            );
+            board
+                .post(&busy.with_advice("Give each mount a --cache-dir of its own to keep what it fetches."));
+            open(private)
+        }
+        opened => opened,
+    }
+}
+
+/// Calls `end` once when the daemon is asked to end; the second time it ends at once.
+fn on_signal(end: impl FnOnce() + Send + 'static) -> Result<()> {
+    let starting = |e: std::io::Error| Error::local("listen for signals", &e);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(starting)?;
+    let mut end = Some(end);
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                match end.take() {
+                    Some(end) => {
+                        // On a thread of its own, so that a second signal is heard.
+                        if let Err(error) = thread::Builder::new().name("ending".to_owned()).spawn(end) {
+                            log::error!("can't start a thread: {error}");
+                            std::process::exit(1);
+                        }
+                    }
+                    None => std::process::exit(1),
+                }
+            }
+        })
+        .map_err(starting)?;
     Ok(())
+}
+
+/// Waits until all that moves is sent, within limits.
+fn drain(tree: &Weak<Tree>) {
+    let deadline = Instant::now() + DRAIN;
+    while let Some(tree) = tree.upgrade()
+        && Instant::now() < deadline
+    {
+        let moving = tree.status().moving_uploads();
+        if moving == 0 {
+            return;
+        }
+        drop(tree);
+        thread::sleep(LOOK);
+    }
+    log::warn!("not everything is sent; the next mount goes on with it");
 }

@@ -1,0 +1,623 @@
+//! `fuser::Filesystem`: each call goes to a lane, from there to the tree, and its answer back to the kernel.
+//!
+//! Nothing is decided here but how a call and an answer look in FUSE's terms. The threads that come in never wait:
+//! they copy what they need and hand it on.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use super::handles::Handles;
+use super::kernel;
+use super::lanes::Lane;
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::tree::{Access, Attributes, Found, Handle, Intent, Kind, Listing, Lookup, Opened, Tree};
+
+/// The adapter between the kernel and a tree.
+pub(super) struct Adapter {
+    shared: Arc<Shared>,
+    /// Calls that may ask the repository.
+    metadata: Lane,
+    /// Reads and writes: local disk only; reads that need the network are answered by the floor that fetches.
+    data: Lane,
+    /// Calls that may wait for an upload.
+    closing: Lane,
+}
+
+struct Shared {
+    tree: Arc<Tree>,
+    files: Handles<Handle>,
+    folders: Handles<Listing>,
+    uid: u32,
+    gid: u32,
+}
+
+/// Numbers are never used twice, so all are of the first generation.
+const GENERATION: Generation = Generation(0);
+/// The unit of `st_blocks`, fixed by POSIX.
+const BLOCK: u64 = 512;
+/// What programs that size their buffers by stat(2) should read at once.
+const PREFERRED_READ: u32 = 128 << 10;
+
+impl Adapter {
+    pub(super) fn new(tree: Arc<Tree>) -> Self {
+        let shared = Shared {
+            tree,
+            files: Handles::default(),
+            folders: Handles::default(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
+        Adapter {
+            shared: Arc::new(shared),
+            metadata: Lane::new("metadata", 128),
+            data: Lane::new("data", 4),
+            closing: Lane::new("closing", 256),
+        }
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Shared {
+    fn attr(&self, ino: u64, attributes: &Attributes) -> FileAttr {
+        let (kind, perm) = match (attributes.kind, attributes.access) {
+            (Kind::Folder, Access::Open) => (FileType::Directory, 0o555),
+            (Kind::Folder, Access::Private) => (FileType::Directory, 0o500),
+            (Kind::Folder, Access::Writable) => (FileType::Directory, 0o700),
+            (Kind::File, Access::Open) => (FileType::RegularFile, 0o444),
+            (Kind::File, Access::Private) => (FileType::RegularFile, 0o400),
+            (Kind::File, Access::Writable) => (FileType::RegularFile, 0o600),
+            (Kind::Link, _) => (FileType::Symlink, 0o777),
+        };
+        FileAttr {
+            ino: INodeNo(ino),
+            size: attributes.size,
+            blocks: attributes.size.div_ceil(BLOCK),
+            atime: attributes.mtime,
+            mtime: attributes.mtime,
+            ctime: attributes.mtime,
+            crtime: attributes.mtime,
+            kind,
+            perm: attributes.mode.unwrap_or(perm),
+            // Folders say 1, "not counted", so that find(1) doesn't skip subfolders by their number.
+            nlink: 1,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: PREFERRED_READ,
+            flags: 0,
+        }
+    }
+
+    fn found(&self, found: &Found) -> FileAttr {
+        self.attr(found.ino, &found.attributes)
+    }
+
+    /// The errno of an error; what a user may want to read about is posted.
+    fn errno(&self, error: &Error) -> Errno {
+        if !matches!(
+            error.kind(),
+            ErrorKind::Call(_) | ErrorKind::NotFound | ErrorKind::Published
+        ) {
+            self.tree.board().post(error);
+        }
+        Errno::from_i32(error.errno())
+    }
+
+    fn file(&self, fh: FileHandle) -> Result<Arc<Handle>> {
+        self.files.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
+    }
+
+    fn folder(&self, fh: FileHandle) -> Result<Arc<Listing>> {
+        self.folders.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
+    }
+
+    fn opened(&self, opened: Opened) -> (FileHandle, FopenFlags) {
+        let mut flags = FopenFlags::empty();
+        if opened.keep_cache {
+            flags |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
+        if opened.direct {
+            flags |= FopenFlags::FOPEN_DIRECT_IO;
+        }
+        (FileHandle(self.files.insert(opened.handle)), flags)
+    }
+
+    fn entry(&self, answer: Result<Found>, reply: ReplyEntry) {
+        match answer {
+            Ok(found) => reply.entry(&found.attributes.valid, &self.found(&found), GENERATION),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
+    fn empty(&self, answer: Result<()>, reply: ReplyEmpty) {
+        match answer {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+}
+
+/// Names that are no UTF-8 can't be keys, so nothing is there under them.
+fn text(name: &OsStr) -> Result<String> {
+    name.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Refused,
+            format!("{} is no UTF-8, as keys must be", name.display()),
+        )
+    })
+}
+
+/// The process of a thread. The kernel tells threads, and one thread may close what another opened.
+fn process_of(thread: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+        .unwrap_or(thread)
+}
+
+fn intent(flags: i32, thread: u32) -> Intent {
+    let write = OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY;
+    Intent {
+        write,
+        truncate: write && flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+        process: if write { process_of(thread) } else { thread },
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        kernel::negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Ok(name) = text(name) else {
+            return reply.error(Errno::ENOENT);
+        };
+        let shared = self.shared();
+        self.metadata
+            .run(move || match shared.tree.lookup(parent.0, &name) {
+                Ok(Lookup::Found(found)) => shared.entry(Ok(found), reply),
+                Ok(Lookup::Absent(valid)) => reply.entry(&valid, &absent(), GENERATION),
+                Err(error) => reply.error(shared.errno(&error)),
+            });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.shared.tree.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let shared = self.shared();
+        self.metadata.run(move || match shared.tree.attributes(ino.0) {
+            Ok(attributes) => reply.attr(&attributes.valid, &shared.attr(ino.0, &attributes)),
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let shared = self.shared();
+        let mtime = mtime.map(|time| match time {
+            TimeOrNow::SpecificTime(time) => time,
+            TimeOrNow::Now => SystemTime::now(),
+        });
+        // The type bits are not ours to keep; the mask makes it fit.
+        let mode = mode.map(|mode| (mode & 0o7777) as u16);
+        self.metadata.run(move || {
+            let changed = size.map_or(Ok(()), |size| shared.tree.resize(ino.0, size));
+            let changed = changed.and_then(|()| shared.tree.set_facts(ino.0, mode, mtime));
+            match changed {
+                Ok(attributes) => reply.attr(&attributes.valid, &shared.attr(ino.0, &attributes)),
+                Err(error) => reply.error(shared.errno(&error)),
+            }
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let shared = self.shared();
+        self.metadata.run(move || match shared.tree.link_target(ino.0) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+
+    fn mkdir(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let shared = self.shared();
+        let name = text(name);
+        self.metadata.run(move || {
+            let made = name.and_then(|name| shared.tree.make_folder(parent.0, &name));
+            shared.entry(made, reply);
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let shared = self.shared();
+        let name = text(name);
+        // May wait until a running upload of the file has stopped.
+        self.closing.run(move || {
+            let removed = name.and_then(|name| shared.tree.unlink(parent.0, &name));
+            shared.empty(removed, reply);
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let shared = self.shared();
+        let name = text(name);
+        self.metadata.run(move || {
+            let removed = name.and_then(|name| shared.tree.remove_folder(parent.0, &name));
+            shared.empty(removed, reply);
+        });
+    }
+
+    /// Not yet. With EXDEV, mv(1), rsync(1) and file managers copy and remove instead, which gives the same result.
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EXDEV);
+    }
+
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let shared = self.shared();
+        let intent = intent(flags.0, req.pid());
+        // Opening to write may first fetch what is there.
+        let lane = if intent.write {
+            &self.closing
+        } else {
+            &self.metadata
+        };
+        lane.run(move || match shared.tree.open(ino.0, intent) {
+            Ok(opened) => {
+                let (fh, flags) = shared.opened(opened);
+                reply.opened(fh, flags);
+            }
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let shared = self.shared();
+        let name = text(name);
+        // A new file is for writing, whatever the flags say.
+        let intent = Intent {
+            write: true,
+            ..intent(flags | libc::O_WRONLY, req.pid())
+        };
+        self.metadata.run(
+            move || match name.and_then(|name| shared.tree.create(parent.0, &name, intent)) {
+                Ok((found, opened)) => {
+                    let attr = shared.found(&found);
+                    let (fh, flags) = shared.opened(opened);
+                    reply.created(&found.attributes.valid, &attr, GENERATION, fh, flags);
+                }
+                Err(error) => reply.error(shared.errno(&error)),
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let shared = self.shared();
+        self.data.run(move || match shared.file(fh) {
+            Ok(handle) => {
+                let answer_to = Arc::clone(&shared);
+                let answer = move |answer: Result<Vec<u8>>| match answer {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(error) => reply.error(answer_to.errno(&error)),
+                };
+                shared.tree.read(&handle, offset, size, Box::new(answer));
+            }
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let shared = self.shared();
+        // The buffer belongs to the thread that reads from the kernel; at most `kernel::LARGEST_WRITE`.
+        let bytes = data.to_vec();
+        self.data.run(move || {
+            let written = shared
+                .file(fh)
+                .and_then(|handle| shared.tree.write(&handle, offset, &bytes));
+            match written {
+                // It came as a u32.
+                Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(shared.errno(&error)),
+            }
+        });
+    }
+
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        let shared = self.shared();
+        let handle = match shared.file(fh) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(shared.errno(&error)),
+        };
+        // Closing what was only read costs nothing and doesn't queue behind uploads.
+        if !matches!(*handle, Handle::Staged { writer: Some(_), .. }) {
+            return reply.ok();
+        }
+        // Asked now: the process may be gone when the lane comes to it.
+        let process = process_of(req.pid());
+        self.closing
+            .run(move || shared.empty(shared.tree.flush(&handle, process), reply));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let shared = self.shared();
+        self.closing.run(move || {
+            let released = shared
+                .files
+                .remove(fh.0)
+                .map_or(Ok(()), |handle| shared.tree.release(&handle));
+            shared.empty(released, reply);
+        });
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let shared = self.shared();
+        self.closing.run(move || {
+            let synced = shared.file(fh).and_then(|handle| shared.tree.sync(&handle));
+            shared.empty(synced, reply);
+        });
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let shared = self.shared();
+        self.metadata.run(move || match shared.tree.list(ino.0) {
+            Ok(listing) => {
+                let fh = FileHandle(shared.folders.insert(Arc::new(listing)));
+                reply.opened(fh, FopenFlags::empty());
+            }
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let shared = &self.shared;
+        let listing = match shared.folder(fh) {
+            Ok(listing) => listing,
+            Err(error) => return reply.error(shared.errno(&error)),
+        };
+        for (position, line) in lines_from(&listing, offset) {
+            let (name, kind) = match line {
+                Place::Dot(name) => (name, FileType::Directory),
+                Place::Line(line) => (line.name.as_str(), file_type(line.attributes.kind)),
+            };
+            // The number is for information only; a lookup gives the real one.
+            if reply.add(INodeNo(ino.0), position, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let shared = &self.shared;
+        let listing = match shared.folder(fh) {
+            Ok(listing) => listing,
+            Err(error) => return reply.error(shared.errno(&error)),
+        };
+        for (position, line) in lines_from(&listing, offset) {
+            let full = match line {
+                // The kernel takes no lookup for these two.
+                Place::Dot(name) => {
+                    let attr = FileAttr {
+                        kind: FileType::Directory,
+                        ..shared.attr(ino.0, &dot())
+                    };
+                    reply.add(INodeNo(ino.0), position, name, &Duration::ZERO, &attr, GENERATION)
+                }
+                Place::Line(line) => {
+                    let found = shared.tree.remember_line(line);
+                    let attr = shared.found(&found);
+                    let valid = found.attributes.valid;
+                    let full = reply.add(
+                        INodeNo(found.ino),
+                        position,
+                        &line.name,
+                        &valid,
+                        &attr,
+                        GENERATION,
+                    );
+                    if full {
+                        shared.tree.forget(found.ino, 1);
+                    }
+                    full
+                }
+            };
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.shared.folders.remove(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let shared = self.shared();
+        self.metadata.run(move || match shared.tree.room() {
+            Ok((total, free)) => {
+                // Bytes in blocks of 4 KiB; numbers of files are not limited by us.
+                let (total, free) = (total / 4096, free / 4096);
+                reply.statfs(total, free, free, 0, 0, 4096, 255, 4096);
+            }
+            Err(error) => reply.error(shared.errno(&error)),
+        });
+    }
+}
+
+/// `.` and `..`, then the listing.
+enum Place<'a> {
+    Dot(&'static str),
+    Line(&'a crate::tree::Line),
+}
+
+/// The places of a folder after `offset`, each with the offset that comes after it.
+fn lines_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
+    [".", ".."]
+        .into_iter()
+        .map(Place::Dot)
+        .chain(listing.lines.iter().map(Place::Line))
+        .zip(1u64..)
+        .map(|(place, position)| (position, place))
+        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Folder => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+/// Attributes of no consequence, for `.` and `..`.
+fn dot() -> Attributes {
+    Attributes {
+        kind: Kind::Folder,
+        access: Access::Open,
+        mode: None,
+        size: 0,
+        mtime: SystemTime::UNIX_EPOCH,
+        valid: Duration::ZERO,
+    }
+}
+
+/// Inode number 0 says "nothing here" and lets the kernel remember it for the given time.
+fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}

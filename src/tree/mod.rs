@@ -1,0 +1,457 @@
+//! Names and nodes: what exists, what it is called, what may be done to it.
+//!
+//! Called by `mount/` (and by tests without a kernel); asks `catalog/`, `content/` and `staging/`. It knows neither
+//! FUSE nor HTTP types. Calls block while the repository is asked, within its limits, except where they say so.
+//!
+//! Lock order: `state` is a leaf; it is never held while another floor is called.
+
+mod change;
+mod control;
+mod inodes;
+mod names;
+mod node;
+mod open;
+mod view;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::catalog::{self, Catalog};
+use crate::content;
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::repository::Repository;
+use crate::repository::model::{Owner, RecordId};
+use crate::staging::Area;
+use crate::status::Board;
+pub use control::Facts as MountFacts;
+pub use inodes::ROOT;
+use inodes::{Inodes, Meaning};
+pub use names::LONGEST_NAME;
+pub use node::{Access, Attributes, Found, Kind, Node};
+pub use open::{Handle, Intent, Opened};
+use view::Views;
+pub use view::{Line, Listing};
+
+/// What the tree is built on.
+pub struct Floors {
+    /// The REST client.
+    pub repository: Arc<Repository>,
+    /// What is known.
+    pub catalog: Arc<Catalog>,
+    /// Published bytes.
+    pub content: Arc<content::Store>,
+    /// Written bytes.
+    pub staging: Arc<Area>,
+    /// Where problems are posted.
+    pub board: Arc<Board>,
+}
+
+/// How the tree behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long what is known counts as current.
+    pub times: catalog::Times,
+    /// Refuse every write.
+    pub read_only: bool,
+}
+
+/// The tree.
+pub struct Tree {
+    floors: Floors,
+    rules: Rules,
+    facts: MountFacts,
+    state: Mutex<State>,
+    views: Views,
+}
+
+struct State {
+    inodes: Inodes,
+    /// Records and drafts that were looked up by their id: `ls` shows them.
+    used: LruCache<Owner, ()>,
+}
+
+/// The answer to a lookup.
+pub enum Lookup {
+    /// It is there.
+    Found(Found),
+    /// It is not, and the kernel may rely on that for so long.
+    Absent(Duration),
+}
+
+/// As many used records and drafts are listed.
+const USED: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+/// Things that are the same for as long as the mount lives.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// A staged file may become a committed one any moment.
+const STAGED: Duration = Duration::from_secs(1);
+/// The file with the metadata, in every record and draft.
+const DOCUMENT: &str = "record.json";
+
+impl Tree {
+    /// A tree over these floors.
+    #[must_use]
+    pub fn new(floors: Floors, rules: Rules, facts: MountFacts) -> Self {
+        Tree {
+            floors,
+            rules,
+            facts,
+            state: Mutex::new(State {
+                inodes: Inodes::new(),
+                used: LruCache::new(USED),
+            }),
+            views: Views::default(),
+        }
+    }
+
+    /// Where problems are posted.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.floors.board
+    }
+
+    /// Published bytes.
+    #[must_use]
+    pub fn content(&self) -> &Arc<content::Store> {
+        &self.floors.content
+    }
+
+    /// Written bytes.
+    #[must_use]
+    pub fn staging(&self) -> &Arc<Area> {
+        &self.floors.staging
+    }
+
+    /// Looks a name up; what is found counts as remembered by the kernel until it is forgotten.
+    ///
+    /// # Errors
+    /// What kept the repository from answering; absence is no error.
+    pub fn lookup(&self, parent: u64, name: &str) -> Result<Lookup> {
+        let parent = self.place(parent)?;
+        let absent = self.absence_of(&parent, name);
+        match self.child(&parent, name) {
+            Ok(Some(node)) => match self.attributes_of(&node) {
+                Ok(attributes) => Ok(Lookup::Found(self.remember(&node, attributes))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lookup::Absent(absent)),
+                Err(error) => Err(error),
+            },
+            Ok(None) => Ok(Lookup::Absent(absent)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lookup::Absent(absent)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What stat(2) says.
+    ///
+    /// # Errors
+    /// `Call(ESTALE)` for a number that was forgotten; what kept the repository from answering.
+    pub fn attributes(&self, ino: u64) -> Result<Attributes> {
+        match self.meaning(ino)? {
+            Meaning::Here(node) => self.attributes_of(&node),
+            Meaning::Gone(orphan) => {
+                let mut attributes = orphan.attributes;
+                if let Some(staged) = orphan.staged {
+                    attributes.size = staged.facts().size;
+                    attributes.mtime = staged.facts().mtime;
+                }
+                Ok(attributes)
+            }
+        }
+    }
+
+    /// The kernel forgot so many lookups of a number. Never blocks.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        self.state.lock().inodes.forget(ino, lookups);
+    }
+
+    /// Counts a listed line as looked up. Never blocks.
+    pub fn remember_line(&self, line: &Line) -> Found {
+        self.remember(&line.node, line.attributes.clone())
+    }
+
+    /// How many inode numbers the kernel holds.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.state.lock().inodes.len()
+    }
+
+    /// Where a link points.
+    ///
+    /// # Errors
+    /// `Call(EINVAL)` if it is no link.
+    pub fn link_target(&self, ino: u64) -> Result<String> {
+        match self.place(ino)? {
+            Node::Concept(id) => Ok(self.floors.catalog.record(&id)?.id.to_string()),
+            _ => Err(Error::call(libc::EINVAL)),
+        }
+    }
+
+    /// Size and room of the disk that written files go to: total and free bytes.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn room(&self) -> Result<(u64, u64)> {
+        let directory = self.floors.staging.directory();
+        let found = rustix::fs::statvfs(directory)
+            .map_err(|e| Error::local(format_args!("look at {}", directory.display()), &e.into()))?;
+        Ok((found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
+    }
+
+    /// The node that a name in a folder stands for.
+    fn child(&self, parent: &Node, name: &str) -> Result<Option<Node>> {
+        let fixed = |matches: bool, node: Node| Ok(matches.then_some(node));
+        match parent {
+            Node::Root => Ok(match name {
+                "records" => Some(Node::Records),
+                "drafts" => Some(Node::Drafts),
+                ".rdmfs" => Some(Node::Control),
+                _ => None,
+            }),
+            Node::Control => fixed(name == "status.json", Node::Status),
+            Node::Records => self.record_child(name),
+            Node::Drafts => self.draft_child(name),
+            Node::Home(owner) if name == DOCUMENT => Ok(Some(Node::Document(owner.clone()))),
+            Node::Home(owner @ Owner::Record(_)) => {
+                fixed(name == "files", Node::Folder(owner.clone(), "".into()))
+            }
+            Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
+            Node::Folder(owner, path) => self.child_in_view(owner, path, name),
+            Node::Concept(_) | Node::Status | Node::Document(_) | Node::File(..) => {
+                Err(Error::call(libc::ENOTDIR))
+            }
+        }
+    }
+
+    fn record_child(&self, name: &str) -> Result<Option<Node>> {
+        let Some(id) = RecordId::new(name) else {
+            return Ok(None);
+        };
+        let entry = self.floors.catalog.record(&id)?;
+        if entry.id != id {
+            return Ok(Some(Node::Concept(id)));
+        }
+        let owner = Owner::Record(id);
+        self.state.lock().used.put(owner.clone(), ());
+        Ok(Some(Node::Home(owner)))
+    }
+
+    fn draft_child(&self, name: &str) -> Result<Option<Node>> {
+        let Some(id) = RecordId::new(name) else {
+            return Ok(None);
+        };
+        self.floors.catalog.draft(&id)?;
+        let owner = Owner::Draft(id);
+        self.state.lock().used.put(owner.clone(), ());
+        Ok(Some(Node::Home(owner)))
+    }
+
+    fn child_in_view(&self, owner: &Owner, path: &str, name: &str) -> Result<Option<Node>> {
+        // What is known is enough to answer a probe: nobody publishes a folder `.git` to be found by chance.
+        let view = if names::is_probe(name) {
+            self.known_view(owner)
+        } else {
+            Some(self.view(owner)?)
+        };
+        Ok(view.and_then(|view| view.child(owner, path, name)))
+    }
+
+    /// What stat(2) says of a place.
+    fn attributes_of(&self, node: &Node) -> Result<Attributes> {
+        let catalog = &self.floors.catalog;
+        match node {
+            Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Status => {
+                Ok(self.own_attributes(node))
+            }
+            Node::Concept(id) => {
+                let entry = catalog.record(id)?;
+                let size = entry.id.as_str().len() as u64;
+                Ok(Attributes {
+                    kind: Kind::Link,
+                    size,
+                    ..self.entry_attributes(node, &entry)
+                })
+            }
+            Node::Home(Owner::Record(id)) | Node::Document(Owner::Record(id)) => {
+                Ok(self.entry_attributes(node, &*catalog.record(id)?))
+            }
+            Node::Home(Owner::Draft(id)) | Node::Document(Owner::Draft(id)) => {
+                Ok(self.entry_attributes(node, &*catalog.draft(id)?))
+            }
+            Node::Folder(owner, path) => {
+                // `files` is there even where it can't be listed, so that asking for it gives the reason.
+                let is_top = path.is_empty() && matches!(owner, Owner::Record(_));
+                if !is_top && !self.view(owner)?.has_folder(path) {
+                    return Err(Error::call(libc::ENOENT));
+                }
+                self.folder_attributes(owner)
+            }
+            Node::File(owner, key) => {
+                if let Owner::Draft(id) = owner
+                    && let Some(staged) = self.floors.staging.find(id, key)
+                {
+                    return Ok(self.staged_attributes(&staged));
+                }
+                let view = self.view(owner)?;
+                let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
+                let entry = self.entry_of(owner)?;
+                Ok(self.file_attributes(owner, &entry, file))
+            }
+        }
+    }
+
+    fn entry_of(&self, owner: &Owner) -> Result<Arc<catalog::Entry>> {
+        match owner {
+            Owner::Record(id) => self.floors.catalog.record(id),
+            Owner::Draft(id) => self.floors.catalog.draft(id),
+        }
+    }
+
+    /// Attributes of what is there without any repository.
+    fn own_attributes(&self, node: &Node) -> Attributes {
+        let (size, mtime, valid, access) = match node {
+            Node::Status => (
+                self.status_text().len() as u64,
+                SystemTime::now(),
+                Duration::ZERO,
+                Access::Private,
+            ),
+            Node::Control => (0, self.facts.started, FOREVER, Access::Private),
+            Node::Drafts => (0, self.facts.started, FOREVER, self.draft_access()),
+            _ => (0, self.facts.started, FOREVER, Access::Open),
+        };
+        Attributes {
+            kind: node.kind(),
+            access,
+            mode: None,
+            size,
+            mtime,
+            valid,
+        }
+    }
+
+    fn entry_attributes(&self, node: &Node, entry: &catalog::Entry) -> Attributes {
+        let is_document = matches!(node, Node::Document(_));
+        let (access, valid) = match node {
+            Node::Home(Owner::Draft(_)) => (self.draft_access(), self.rules.times.drafts),
+            Node::Document(Owner::Draft(_)) => (Access::Private, self.rules.times.drafts),
+            _ => (access_of(entry), self.rules.times.records),
+        };
+        Attributes {
+            kind: node.kind(),
+            access,
+            mode: None,
+            size: if is_document {
+                entry.document.len() as u64
+            } else {
+                0
+            },
+            mtime: entry.updated.unwrap_or(self.facts.started),
+            valid,
+        }
+    }
+
+    fn folder_attributes(&self, owner: &Owner) -> Result<Attributes> {
+        let entry = self.entry_of(owner)?;
+        Ok(self.folder_attributes_in(owner, &entry))
+    }
+
+    fn folder_attributes_in(&self, owner: &Owner, entry: &catalog::Entry) -> Attributes {
+        let (access, mtime, valid) = match owner {
+            Owner::Record(_) => (access_of(entry), entry.created, self.rules.times.records),
+            Owner::Draft(_) => (self.draft_access(), entry.updated, self.rules.times.drafts),
+        };
+        let mtime = mtime.unwrap_or(self.facts.started);
+        Attributes {
+            kind: Kind::Folder,
+            access,
+            mode: None,
+            size: 0,
+            mtime,
+            valid,
+        }
+    }
+
+    /// A published file is as old as its publication: a change of metadata doesn't change it.
+    fn file_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &view::File) -> Attributes {
+        let (access, mtime, valid) = match owner {
+            Owner::Record(_) => (access_of(entry), entry.created, self.rules.times.records),
+            Owner::Draft(_) => (self.draft_access(), file.entry.updated, self.rules.times.drafts),
+        };
+        Attributes {
+            kind: Kind::File,
+            access,
+            mode: None,
+            size: file.entry.size.unwrap_or(0),
+            mtime: mtime.or(entry.updated).unwrap_or(self.facts.started),
+            valid,
+        }
+    }
+
+    fn staged_attributes(&self, staged: &crate::staging::Staged) -> Attributes {
+        let facts = staged.facts();
+        Attributes {
+            kind: Kind::File,
+            access: self.draft_access(),
+            mode: facts.mode,
+            size: facts.size,
+            mtime: facts.mtime,
+            valid: STAGED.min(self.rules.times.drafts),
+        }
+    }
+
+    fn draft_access(&self) -> Access {
+        if self.rules.read_only {
+            Access::Private
+        } else {
+            Access::Writable
+        }
+    }
+
+    /// How long the kernel may rely on a name not being there.
+    fn absence_of(&self, parent: &Node, name: &str) -> Duration {
+        match parent {
+            Node::Root | Node::Control => FOREVER,
+            _ if names::is_probe(name) && !self.can_make(parent) => self.rules.times.records,
+            Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) => self.rules.times.records,
+            _ => self.rules.times.drafts,
+        }
+    }
+
+    fn can_make(&self, parent: &Node) -> bool {
+        parent.draft_folder().is_some()
+    }
+
+    fn remember(&self, node: &Node, attributes: Attributes) -> Found {
+        Found {
+            ino: self.state.lock().inodes.remember(node),
+            attributes,
+        }
+    }
+
+    fn meaning(&self, ino: u64) -> Result<Meaning> {
+        self.state
+            .lock()
+            .inodes
+            .get(ino)
+            .ok_or_else(|| Error::call(libc::ESTALE))
+    }
+
+    /// The place a number stands for; unlinked files have none.
+    fn place(&self, ino: u64) -> Result<Node> {
+        match self.meaning(ino)? {
+            Meaning::Here(node) => Ok(node),
+            Meaning::Gone(_) => Err(Error::call(libc::ENOENT)),
+        }
+    }
+}
+
+fn access_of(entry: &catalog::Entry) -> Access {
+    if entry.is_open {
+        Access::Open
+    } else {
+        Access::Private
+    }
+}

@@ -1,0 +1,129 @@
+//! What a name can stand for: the enum of kinds, and what stat(2) says of each.
+//!
+//! Plain data, made by `tree/` and turned into kernel replies by `mount/`. No request is made here.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::repository::model::{Owner, RecordId};
+use crate::staging::Staged;
+
+/// A place in the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// The mount point.
+    Root,
+    /// `records/`
+    Records,
+    /// `drafts/`
+    Drafts,
+    /// `.rdmfs/`
+    Control,
+    /// `.rdmfs/status.json`
+    Status,
+    /// `records/<concept id>`, a link to the latest version.
+    Concept(RecordId),
+    /// `records/<id>` or `drafts/<id>`
+    Home(Owner),
+    /// `record.json`
+    Document(Owner),
+    /// `records/<id>/files` (path `""`), and the folders that the `/` in keys make, in a record or a draft.
+    Folder(Owner, Arc<str>),
+    /// A file, by its key.
+    File(Owner, Arc<str>),
+}
+
+/// What a program can do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Look into it.
+    Folder,
+    /// Read it, and in drafts write it.
+    File,
+    /// Follow it.
+    Link,
+}
+
+impl Node {
+    /// What it is to programs.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Home(_) | Node::Folder(..) => {
+                Kind::Folder
+            }
+            Node::Status | Node::Document(_) | Node::File(..) => Kind::File,
+            Node::Concept(_) => Kind::Link,
+        }
+    }
+
+    /// The draft and the folder path in it, if names can be made and removed here.
+    #[must_use]
+    pub fn draft_folder(&self) -> Option<(&RecordId, &str)> {
+        match self {
+            Node::Home(Owner::Draft(id)) => Some((id, "")),
+            Node::Folder(Owner::Draft(id), path) => Some((id, path)),
+            _ => None,
+        }
+    }
+
+    /// Whether it belongs to something published, which never changes.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        matches!(
+            self,
+            Node::Records
+                | Node::Concept(_)
+                | Node::Home(Owner::Record(_))
+                | Node::Document(Owner::Record(_))
+                | Node::Folder(Owner::Record(_), _)
+                | Node::File(Owner::Record(_), _)
+        )
+    }
+}
+
+/// Who may do what. The owner is always the user who mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// All may read.
+    Open,
+    /// Only the mounting user may read.
+    Private,
+    /// Only the mounting user may read and write.
+    Writable,
+}
+
+/// What stat(2) says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Folder, file or link.
+    pub kind: Kind,
+    /// Who may.
+    pub access: Access,
+    /// Permission bits that a user set on a staged file, instead of those of `access`.
+    pub mode: Option<u16>,
+    /// Bytes.
+    pub size: u64,
+    /// When it last changed, by the server's clock.
+    pub mtime: SystemTime,
+    /// How long the kernel may rely on all this.
+    pub valid: Duration,
+}
+
+/// A node as the kernel knows it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its inode number.
+    pub ino: u64,
+    /// What stat(2) says of it.
+    pub attributes: Attributes,
+}
+
+/// A file that was unlinked while open: it has no place in the tree any more, only what its handles share.
+#[derive(Clone)]
+pub struct Orphan {
+    /// The bytes, if it was being written.
+    pub staged: Option<Arc<Staged>>,
+    /// What stat(2) said last.
+    pub attributes: Attributes,
+}

@@ -1,0 +1,345 @@
+//! Open files: what a handle holds, reading, writing, closing.
+//!
+//! A published or committed file is read through `content/`; a file of a draft that is written becomes a staged one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::names;
+use super::node::{Found, Node};
+use super::{Meaning, Tree};
+use crate::content::{Identity, Reader};
+use crate::error::{Error, Kind, Result};
+use crate::repository::model::{FileEntry, FilePlace, Owner, RecordId};
+use crate::staging::Staged;
+
+/// What a program wants of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent {
+    /// To write it, perhaps besides reading.
+    pub write: bool,
+    /// To empty it first.
+    pub truncate: bool,
+    /// That it is new.
+    pub exclusive: bool,
+    /// The process that opens it: its close is the one that counts.
+    pub process: u32,
+}
+
+/// An open file.
+pub enum Handle {
+    /// A text made for this handle.
+    Text(Bytes),
+    /// Bytes that the server has.
+    Stored {
+        /// Where they come from, and the state of this reader.
+        reader: Reader,
+        /// Whose they are, to forget what we know of it if it turns out to be wrong.
+        owner: Owner,
+    },
+    /// Bytes that were written here.
+    Staged {
+        /// The file.
+        staged: Arc<Staged>,
+        /// The process that opened it for writing; `None` for a reader.
+        writer: Option<u32>,
+    },
+}
+
+/// An open file, and how the kernel should treat it.
+pub struct Opened {
+    /// The handle.
+    pub handle: Arc<Handle>,
+    /// The pages the kernel has of it are still right.
+    pub keep_cache: bool,
+    /// The size may not be what stat(2) said: read until the end, without the page cache.
+    pub direct: bool,
+}
+
+/// Where the answer to a read goes. It is called once, perhaps later and on another thread.
+pub type ReadReply = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
+
+impl Tree {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `Published`, `Denied`; `Call` with the usual errno; what kept the repository from answering.
+    pub fn open(&self, ino: u64, intent: Intent) -> Result<Opened> {
+        let node = match self.meaning(ino)? {
+            Meaning::Here(node) => node,
+            Meaning::Gone(orphan) => {
+                let staged = orphan.staged.ok_or_else(|| Error::call(libc::ESTALE))?;
+                return Ok(Opened::plain(Handle::Staged { staged, writer: None }));
+            }
+        };
+        if intent.write {
+            self.refuse_write(&node)?;
+        }
+        match &node {
+            Node::Status => Ok(Opened {
+                direct: true,
+                ..Opened::plain(Handle::Text(self.status_text()))
+            }),
+            Node::Document(owner) => Ok(Opened::plain(Handle::Text(
+                self.entry_of(owner)?.document.clone(),
+            ))),
+            Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
+            Node::File(owner, key) => self.open_to_read(owner, key),
+            _ => Err(Error::call(libc::EISDIR)),
+        }
+    }
+
+    /// Creates a file in a draft and opens it for writing.
+    ///
+    /// # Errors
+    /// As for [`Tree::open`]; `Refused` and `Call(ENAMETOOLONG)` for names that no key can have.
+    pub fn create(&self, parent: u64, name: &str, intent: Intent) -> Result<(Found, Opened)> {
+        let parent = self.place(parent)?;
+        let (draft, path) = self.draft_folder(&parent)?;
+        if let Some(node) = self.child(&parent, name)? {
+            if intent.exclusive {
+                return Err(Error::call(libc::EEXIST));
+            }
+            let found = self.remember(&node, self.attributes_of(&node)?);
+            return self.open(found.ino, intent).map(|opened| (found, opened));
+        }
+        let key: Arc<str> = names::join(path, name).into();
+        check_key(&key, name)?;
+        let owner = Owner::Draft(draft.clone());
+        // A pending entry of somebody else's is not shown, but it is in the way of a plain start.
+        let absent = self
+            .floors
+            .catalog
+            .files(&owner)?
+            .iter()
+            .all(|entry| entry.key != key);
+        let staged = self.floors.staging.create(draft, &key, absent)?;
+        let found = self.remember(&Node::File(owner, key), self.staged_attributes(&staged));
+        let handle = Handle::Staged {
+            staged,
+            writer: Some(intent.process),
+        };
+        Ok((found, Opened::plain(handle)))
+    }
+
+    /// Reads. Local bytes are answered at once, others when they are there; it never blocks for the network.
+    pub fn read(self: &Arc<Self>, handle: &Handle, offset: u64, length: u32, reply: ReadReply) {
+        match handle {
+            Handle::Text(text) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+                let end = start.saturating_add(length as usize).min(text.len());
+                reply(Ok(text[start..end].to_vec()));
+            }
+            Handle::Staged { staged, .. } => reply(staged.read(offset, length)),
+            Handle::Stored { reader, owner } => {
+                let tree = Arc::downgrade(self);
+                let owner = owner.clone();
+                let reply = move |answer: Result<Vec<u8>>| {
+                    if let Err(error) = &answer
+                        && matches!(error.kind(), Kind::Changed | Kind::NotFound)
+                        && let Some(tree) = tree.upgrade()
+                    {
+                        tree.floors.catalog.forget_files(&owner);
+                    }
+                    reply(answer);
+                };
+                reader.read(offset, length, Box::new(reply));
+            }
+        }
+    }
+
+    /// Writes to a file opened for writing.
+    ///
+    /// # Errors
+    /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
+    pub fn write(&self, handle: &Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        let (staged, _) = writer(handle)?;
+        if offset
+            .checked_add(bytes.len() as u64)
+            .is_none_or(|end| i64::try_from(end).is_err())
+        {
+            return Err(Error::call(libc::EFBIG));
+        }
+        staged.write(offset, bytes)
+    }
+
+    /// FLUSH: a process closed a descriptor.
+    ///
+    /// # Errors
+    /// Why what was written can't be kept or is refused by the server.
+    pub fn flush(&self, handle: &Handle, process: u32) -> Result<()> {
+        match handle {
+            Handle::Staged {
+                staged,
+                writer: Some(opener),
+            } => self.floors.staging.flush(staged, *opener == process),
+            _ => Ok(()),
+        }
+    }
+
+    /// fsync(2): what was written is on the local disk, and in the journal.
+    ///
+    /// # Errors
+    /// `DiskFull`, `Local`.
+    pub fn sync(&self, handle: &Handle) -> Result<()> {
+        match handle {
+            Handle::Staged { staged, .. } => staged.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    /// RELEASE: a handle is gone.
+    ///
+    /// # Errors
+    /// Why what was written can't be kept; nobody hears it but the log.
+    pub fn release(&self, handle: &Handle) -> Result<()> {
+        match handle {
+            Handle::Staged {
+                staged,
+                writer: Some(_),
+            } => self.floors.staging.release(staged),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why nothing can be written to a node, if so.
+    pub(super) fn refuse_write(&self, node: &Node) -> Result<()> {
+        if node.is_published() {
+            return Err(Error::new(Kind::Published, "published records are read-only"));
+        }
+        if self.rules.read_only {
+            return Err(Error::call(libc::EROFS));
+        }
+        match node {
+            Node::File(Owner::Draft(_), _)
+            | Node::Home(Owner::Draft(_))
+            | Node::Folder(Owner::Draft(_), _) => Ok(()),
+            Node::Document(_) => Err(Error::new(
+                Kind::Call(libc::EACCES),
+                "record.json can't be saved yet",
+            )),
+            _ => Err(Error::call(libc::EPERM)),
+        }
+    }
+
+    /// The draft and path of a folder in which files can be made.
+    pub(super) fn draft_folder<'a>(&self, node: &'a Node) -> Result<(&'a RecordId, &'a str)> {
+        self.refuse_write(node)?;
+        node.draft_folder().ok_or_else(|| Error::call(libc::EPERM))
+    }
+
+    fn open_to_read(&self, owner: &Owner, key: &Arc<str>) -> Result<Opened> {
+        if let Owner::Draft(id) = owner
+            && let Some(staged) = self.floors.staging.find(id, key)
+        {
+            return Ok(Opened::plain(Handle::Staged { staged, writer: None }));
+        }
+        let view = self.view(owner)?;
+        let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
+        let reader = self.reader(owner, &file.entry);
+        let keep_cache = reader.content().is_verified();
+        Ok(Opened {
+            keep_cache,
+            ..Opened::plain(Handle::Stored {
+                reader,
+                owner: owner.clone(),
+            })
+        })
+    }
+
+    fn reader(&self, owner: &Owner, entry: &FileEntry) -> Reader {
+        let size = entry.size.unwrap_or(0);
+        let place = FilePlace {
+            owner: owner.clone(),
+            key: Arc::clone(&entry.key),
+        };
+        let identity = match entry.md5 {
+            Some(md5) => Identity::Md5 { md5, size },
+            None => Identity::Unverified {
+                tag: format!("{place} {:?}", entry.updated),
+                size,
+            },
+        };
+        self.floors.content.content(identity, place).reader()
+    }
+
+    fn open_to_write(&self, draft: &RecordId, key: &Arc<str>, intent: Intent) -> Result<Opened> {
+        let staged = self.stage(draft, key, intent.truncate)?;
+        Ok(Opened::plain(Handle::Staged {
+            staged,
+            writer: Some(intent.process),
+        }))
+    }
+
+    /// The staged file of a key, with one more writer; a committed one is copied here first unless it is emptied.
+    pub(super) fn stage(&self, draft: &RecordId, key: &Arc<str>, truncate: bool) -> Result<Arc<Staged>> {
+        let area = &self.floors.staging;
+        loop {
+            if let Some(staged) = area.find(draft, key)
+                && area.reopen(&staged).is_some()
+            {
+                if truncate && let Err(error) = staged.truncate(0) {
+                    area.release(&staged)?;
+                    return Err(error);
+                }
+                return Ok(staged);
+            }
+            let made = if truncate {
+                area.create(draft, key, false)
+            } else {
+                let owner = Owner::Draft(draft.clone());
+                let view = self.view(&owner)?;
+                let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
+                let reader = self.reader(&owner, &file.entry);
+                reader.fetch_all()?;
+                let stored = reader.content().complete_file().ok_or_else(|| {
+                    Error::new(
+                        Kind::Internal,
+                        format!("{key} was fetched, but is not in the cache"),
+                    )
+                })?;
+                area.adopt(draft, key, &stored, file.entry.updated)
+            };
+            match made {
+                // Somebody else was faster; theirs is as good.
+                Err(error) if error.kind() == Kind::Call(libc::EEXIST) => {}
+                made => return made,
+            }
+        }
+    }
+}
+
+impl Opened {
+    fn plain(handle: Handle) -> Self {
+        Opened {
+            handle: Arc::new(handle),
+            keep_cache: false,
+            direct: false,
+        }
+    }
+}
+
+fn writer(handle: &Handle) -> Result<(&Arc<Staged>, u32)> {
+    match handle {
+        Handle::Staged {
+            staged,
+            writer: Some(process),
+        } => Ok((staged, *process)),
+        _ => Err(Error::call(libc::EBADF)),
+    }
+}
+
+/// Refuses keys that the server would take and then not give back, before anything is written to them.
+pub(super) fn check_key(key: &str, name: &str) -> Result<()> {
+    if name.len() > names::LONGEST_NAME || key.chars().count() > names::LONGEST_KEY {
+        return Err(Error::call(libc::ENAMETOOLONG));
+    }
+    if !names::is_showable_name(name) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("the repository can't hold a file named {name:?}"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! The files of one record or draft as folders and names, and what a listing of a folder shows.
+//!
+//! A view joins what the server has with what is staged here and with folders that exist only here. It is made anew
+//! when one of these has changed, and shared by all who look meanwhile.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::names::{self, Item, Layout};
+use super::node::{Attributes, Node};
+use super::{DOCUMENT, Tree};
+use crate::catalog::{self, FileList};
+use crate::error::{Error, Result};
+use crate::repository::model::{FileEntry, FileStatus, Owner, RecordId};
+
+/// A file in a view.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// What the server says of it; for a file that is only staged, just the key.
+    pub entry: FileEntry,
+}
+
+/// The files of one record or draft.
+pub struct View {
+    layout: Layout,
+    files: Vec<File>,
+    by_key: HashMap<Arc<str>, usize>,
+}
+
+impl View {
+    fn new(files: Vec<File>, folders: &BTreeSet<String>, reserved: &[&str]) -> Self {
+        let mut layout = Layout::new(files.iter().map(|file| &*file.entry.key), reserved);
+        for folder in folders {
+            layout.add_folder(folder);
+        }
+        let by_key = files
+            .iter()
+            .enumerate()
+            .map(|(index, file)| (Arc::clone(&file.entry.key), index))
+            .collect();
+        View {
+            layout,
+            files,
+            by_key,
+        }
+    }
+
+    /// A file by its key.
+    pub(super) fn file(&self, key: &str) -> Option<&File> {
+        self.by_key.get(key).map(|index| &self.files[*index])
+    }
+
+    /// Whether there is a folder of this path.
+    pub(super) fn has_folder(&self, path: &str) -> bool {
+        self.layout.folder(path).is_some()
+    }
+
+    /// Whether a folder has no entries.
+    pub(super) fn is_empty_folder(&self, path: &str) -> bool {
+        self.layout.folder(path).is_some_and(names::Folder::is_empty)
+    }
+
+    /// The node a name in a folder stands for.
+    pub(super) fn child(&self, owner: &Owner, path: &str, name: &str) -> Option<Node> {
+        let item = self.layout.folder(path)?.get(name)?;
+        Some(self.node(owner, path, name, item))
+    }
+
+    fn node(&self, owner: &Owner, path: &str, name: &str, item: &Item) -> Node {
+        match item {
+            Item::Folder => Node::Folder(owner.clone(), names::join(path, name).into()),
+            Item::File(index) => Node::File(owner.clone(), Arc::clone(&self.files[*index].entry.key)),
+        }
+    }
+}
+
+/// The views in use, and the folders that exist only here.
+pub(super) struct Views {
+    state: Mutex<State>,
+}
+
+struct State {
+    made: LruCache<Owner, Made>,
+    /// Folders of drafts that no key makes: made by mkdir, or left when their last file was removed.
+    folders: HashMap<RecordId, BTreeSet<String>>,
+    /// Counts the changes of `folders`.
+    epoch: u64,
+}
+
+struct Made {
+    view: Arc<View>,
+    /// What it was made from.
+    list: Arc<FileList>,
+    staging: u64,
+    folders: u64,
+}
+
+/// Records and drafts whose views are kept at the same time.
+const VIEWS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+impl Default for Views {
+    fn default() -> Self {
+        let state = State {
+            made: LruCache::new(VIEWS),
+            folders: HashMap::new(),
+            epoch: 0,
+        };
+        Views {
+            state: Mutex::new(state),
+        }
+    }
+}
+
+impl Views {
+    /// Makes a folder of a draft that no key needs to make.
+    pub(super) fn add_folder(&self, draft: &RecordId, path: &str) {
+        let mut state = self.state.lock();
+        state
+            .folders
+            .entry(draft.clone())
+            .or_default()
+            .insert(path.to_owned());
+        state.epoch += 1;
+    }
+
+    /// Removes such a folder.
+    pub(super) fn remove_folder(&self, draft: &RecordId, path: &str) {
+        let mut state = self.state.lock();
+        if let Some(folders) = state.folders.get_mut(draft) {
+            folders.remove(path);
+            if folders.is_empty() {
+                state.folders.remove(draft);
+            }
+        }
+        state.epoch += 1;
+    }
+}
+
+/// A listed folder, as it was when it was opened.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Its entries, without `.` and `..`.
+    pub lines: Vec<Line>,
+}
+
+/// An entry of a listed folder.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub node: Node,
+    /// What stat(2) says of it.
+    pub attributes: Attributes,
+}
+
+impl Tree {
+    /// The files of a record or draft, as they are now.
+    pub(super) fn view(&self, owner: &Owner) -> Result<Arc<View>> {
+        // Counted before it is looked at: what changes meanwhile makes the view old, not wrong.
+        let staging = self.floors.staging.epoch();
+        let list = self.floors.catalog.files(owner)?;
+        Ok(self.view_of(owner, list, staging))
+    }
+
+    /// The files as far as they are known, without a request.
+    pub(super) fn known_view(&self, owner: &Owner) -> Option<Arc<View>> {
+        let staging = self.floors.staging.epoch();
+        let list = self.floors.catalog.known_files(owner)?;
+        Some(self.view_of(owner, list, staging))
+    }
+
+    fn view_of(&self, owner: &Owner, list: Arc<FileList>, staging: u64) -> Arc<View> {
+        let (folders, epoch) = {
+            let mut state = self.views.state.lock();
+            let epoch = state.epoch;
+            let is_published = matches!(owner, Owner::Record(_));
+            if let Some(made) = state.made.get(owner)
+                && Arc::ptr_eq(&made.list, &list)
+                && (is_published || (made.staging == staging && made.folders == epoch))
+            {
+                return Arc::clone(&made.view);
+            }
+            (state.folders.get(owner.id()).cloned().unwrap_or_default(), epoch)
+        };
+        let view = Arc::new(match owner {
+            Owner::Record(_) => View::new(
+                list.iter().cloned().map(|entry| File { entry }).collect(),
+                &BTreeSet::new(),
+                &[],
+            ),
+            Owner::Draft(id) => View::new(self.draft_files(id, &list), &folders, &[DOCUMENT]),
+        });
+        let made = Made {
+            view: Arc::clone(&view),
+            list,
+            staging,
+            folders: epoch,
+        };
+        self.views.state.lock().made.put(owner.clone(), made);
+        view
+    }
+
+    /// What the server has completed, and what is staged here. Pending entries can't be read and are not shown.
+    fn draft_files(&self, draft: &RecordId, list: &FileList) -> Vec<File> {
+        let staged = self.floors.staging.of_draft(draft);
+        let is_staged = |key: &str| staged.iter().any(|staged| **staged.key() == *key);
+        let mut files: Vec<File> = list
+            .iter()
+            .filter(|entry| entry.status == FileStatus::Completed && !is_staged(&entry.key))
+            .cloned()
+            .map(|entry| File { entry })
+            .collect();
+        files.extend(staged.iter().map(|staged| File {
+            entry: FileEntry {
+                key: Arc::clone(staged.key()),
+                size: None,
+                md5: None,
+                mimetype: None,
+                updated: None,
+                status: FileStatus::Pending,
+            },
+        }));
+        files
+    }
+
+    /// Lists a folder.
+    ///
+    /// # Errors
+    /// `Call(ENOTDIR)`; what kept the repository from answering.
+    pub fn list(&self, ino: u64) -> Result<Listing> {
+        let node = self.place(ino)?;
+        let own = |name: &str, node: Node| {
+            let attributes = self.own_attributes(&node);
+            Line {
+                name: name.to_owned(),
+                node,
+                attributes,
+            }
+        };
+        let lines = match &node {
+            Node::Root => vec![
+                own(".rdmfs", Node::Control),
+                own("drafts", Node::Drafts),
+                own("records", Node::Records),
+            ],
+            Node::Control => vec![own("status.json", Node::Status)],
+            Node::Records => self.list_records()?,
+            Node::Drafts => self.list_drafts()?,
+            Node::Home(owner @ Owner::Record(_)) => {
+                let entry = self.entry_of(owner)?;
+                vec![
+                    Line {
+                        name: "files".to_owned(),
+                        node: Node::Folder(owner.clone(), "".into()),
+                        attributes: self.folder_attributes_in(owner, &entry),
+                    },
+                    self.document_line(owner, &entry),
+                ]
+            }
+            Node::Home(owner @ Owner::Draft(_)) => {
+                let entry = self.entry_of(owner)?;
+                let mut lines = self.list_view(owner, "", &entry)?;
+                lines.push(self.document_line(owner, &entry));
+                lines
+            }
+            Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
+            Node::Concept(_) | Node::Status | Node::Document(_) | Node::File(..) => {
+                return Err(Error::call(libc::ENOTDIR));
+            }
+        };
+        Ok(Listing { lines })
+    }
+
+    fn document_line(&self, owner: &Owner, entry: &catalog::Entry) -> Line {
+        let node = Node::Document(owner.clone());
+        Line {
+            name: DOCUMENT.to_owned(),
+            attributes: self.entry_attributes(&node, entry),
+            node,
+        }
+    }
+
+    /// The newest page and what was used, the used ones without asking about them again.
+    fn list_records(&self) -> Result<Vec<Line>> {
+        let newest = self.floors.catalog.newest()?;
+        let is_record = |owner: &Owner| matches!(owner, Owner::Record(_));
+        Ok(self
+            .with_used(newest, is_record)
+            .into_iter()
+            .filter_map(|id| {
+                let entry = self.floors.catalog.known_record(&id)?;
+                let node = Node::Home(Owner::Record(id.clone()));
+                Some(Line {
+                    name: id.to_string(),
+                    attributes: self.entry_attributes(&node, &entry),
+                    node,
+                })
+            })
+            .collect())
+    }
+
+    fn list_drafts(&self) -> Result<Vec<Line>> {
+        let own = self.floors.catalog.own_drafts()?;
+        let is_draft = |owner: &Owner| matches!(owner, Owner::Draft(_));
+        Ok(self
+            .with_used(own, is_draft)
+            .into_iter()
+            .filter_map(|id| {
+                let entry = self.floors.catalog.known_draft(&id)?;
+                let node = Node::Home(Owner::Draft(id.clone()));
+                Some(Line {
+                    name: id.to_string(),
+                    attributes: self.entry_attributes(&node, &entry),
+                    node,
+                })
+            })
+            .collect())
+    }
+
+    fn with_used(&self, listed: Vec<RecordId>, wanted: impl Fn(&Owner) -> bool) -> BTreeSet<RecordId> {
+        let mut ids: BTreeSet<RecordId> = listed.into_iter().collect();
+        let state = self.state.lock();
+        ids.extend(
+            state
+                .used
+                .iter()
+                .map(|(owner, ())| owner)
+                .filter(|o| wanted(o))
+                .map(|o| o.id().clone()),
+        );
+        ids
+    }
+
+    fn list_view(&self, owner: &Owner, path: &str, entry: &catalog::Entry) -> Result<Vec<Line>> {
+        let view = self.view(owner)?;
+        let folder = view
+            .layout
+            .folder(path)
+            .ok_or_else(|| Error::call(libc::ENOENT))?;
+        Ok(folder
+            .iter()
+            .map(|(name, item)| Line {
+                name: name.clone(),
+                node: view.node(owner, path, name, item),
+                attributes: match item {
+                    Item::Folder => self.folder_attributes_in(owner, entry),
+                    Item::File(index) => self.line_attributes(owner, entry, &view.files[*index]),
+                },
+            })
+            .collect())
+    }
+
+    fn line_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &File) -> Attributes {
+        if let Owner::Draft(id) = owner
+            && let Some(staged) = self.floors.staging.find(id, &file.entry.key)
+        {
+            return self.staged_attributes(&staged);
+        }
+        self.file_attributes(owner, entry, file)
+    }
+}

@@ -1,0 +1,15 @@
+//! The mount, as programs see it: a real kernel, the real binary, the sandbox repository.
+//!
+//! One module for each family of calls. Every test has a repository and a mount of its own, and leaves none behind.
+
+mod closing;
+mod faults;
+mod lanes;
+mod names;
+mod politeness;
+mod published;
+mod reading;
+mod support;
+mod tools;
+mod users;
+mod writing;

@@ -1,0 +1,252 @@
+//! A repository and a mount for one test.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdm_sandbox::{ALICE, Sandbox};
+use rdmfs::mount::device::{How, detach};
+use rdmfs::status::Status;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// No wait in a test is longer; all of them end much sooner unless something is broken.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A mount of the real binary. It is unmounted and its processes are ended when this is dropped, also by a panic.
+pub struct Mount {
+    pub folder: TempDir,
+    guardian: Child,
+    worker: u32,
+}
+
+/// How to mount.
+pub struct Plan {
+    url: String,
+    token: Option<String>,
+    arguments: Vec<String>,
+    /// Cache and staging of an earlier mount.
+    folder: Option<TempDir>,
+    /// As another user than the one who runs the tests.
+    user: Option<u32>,
+}
+
+/// A mount of this sandbox with the token of alice.
+pub fn mount(sandbox: &Sandbox) -> Mount {
+    how(&sandbox.url()).token(ALICE).start()
+}
+
+/// Describes a mount.
+pub fn how(url: &str) -> Plan {
+    Plan {
+        url: url.to_owned(),
+        token: None,
+        arguments: Vec::new(),
+        folder: None,
+        user: None,
+    }
+}
+
+impl Plan {
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    pub fn folder(mut self, folder: TempDir) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Mounts, and returns when it answers.
+    pub fn start(self) -> Mount {
+        let folder = self.folder.unwrap_or_else(|| tempfile::tempdir().unwrap());
+        let mountpoint = folder.path().join("mnt");
+        fs::create_dir_all(&mountpoint).unwrap();
+        let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_rdmfs"));
+        if let Some(user) = self.user {
+            // The folders above the binary may be closed to others.
+            let open = folder.path().join("rdmfs");
+            fs::copy(&binary, &open).unwrap();
+            binary = open;
+            for path in [folder.path(), &mountpoint] {
+                std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+            }
+            fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new(binary);
+        command
+            .args(["mount", "--foreground", "-v"])
+            .arg("--cache-dir")
+            .arg(folder.path().join("cache"))
+            .arg("--state-dir")
+            .arg(folder.path().join("state"))
+            .args(&self.arguments)
+            .arg(&self.url)
+            .arg(&mountpoint)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.path().join("log")).unwrap());
+        if let Some(token) = &self.token {
+            command.env("INVENIORDM_TOKEN", token);
+        }
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let mut guardian = command.spawn().unwrap();
+        let mut said = String::new();
+        let stdout = guardian.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut said).unwrap();
+        let mut mount = Mount {
+            folder,
+            guardian,
+            worker: 0,
+        };
+        if !said.contains("mounted") {
+            panic!("the mount did not start: {said}\n{}", mount.log());
+        }
+        if self.user.is_none() {
+            mount.worker = mount.status().pid;
+        }
+        mount
+    }
+}
+
+impl Mount {
+    /// A path in the mount.
+    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join("mnt").join(below)
+    }
+
+    /// A folder beside the mount, on the local disk.
+    pub fn local(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    /// What the mount says about itself.
+    pub fn status(&self) -> Status {
+        let text = fs::read(self.path(".rdmfs/status.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Waits until the status is as wanted.
+    pub fn wait_for(&self, what: &str, mut wanted: impl FnMut(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain: {what}; {status:#?}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.local("log")).unwrap_or_default()
+    }
+
+    /// The worker's process id.
+    pub fn worker(&self) -> u32 {
+        self.worker
+    }
+
+    /// Unmounts as a user would, and returns the folder with cache and staging.
+    pub fn unmount(mut self, arguments: &[&str]) -> TempDir {
+        let status = Command::new(env!("CARGO_BIN_EXE_rdmfs"))
+            .arg("unmount")
+            .args(arguments)
+            .arg(self.path(""))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "unmount failed\n{}", self.log());
+        self.guardian.wait().unwrap();
+        self.worker = 0;
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of the mount:\n{}", self.log());
+        }
+        if matches!(self.guardian.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // At once: a test that has failed must not wait for what it left behind.
+        let _ = detach(&self.path(""), How::Lazily);
+        if let Some(worker) = i32::try_from(self.worker).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(worker, Signal::KILL);
+        } else {
+            let _ = kill_process(Pid::from_child(&self.guardian), Signal::TERM);
+        }
+        let _ = self.guardian.wait();
+    }
+}
+
+/// Runs a command line in a shell and returns what it printed; panics if it fails.
+pub fn shell(line: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The errno of a failed call.
+#[track_caller]
+pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
+    result.unwrap_err().raw_os_error().unwrap()
+}
+
+/// Bytes that are different everywhere.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// The names in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
