@@ -27,7 +27,7 @@ const PACE: Duration = Duration::from_millis(300);
 pub struct Arguments {
     /// Where the repository is mounted
     mountpoint: PathBuf,
-    /// Don't wait for uploads; what has not arrived is kept on this machine
+    /// Don't wait for uploads; what has not arrived is kept for the next mount
     #[arg(long)]
     now: bool,
 }
@@ -120,7 +120,7 @@ fn wait_for_uploads(mountpoint: &Path, mut status: Box<Status>) -> Result<Box<St
     let mut progress = Progress::new();
     if status.moving_uploads() > 0 {
         terminal::note(format_args!(
-            "waiting for {} uploads (Ctrl-C leaves it mounted; --now would keep them on this machine)",
+            "waiting for {} uploads (Ctrl-C leaves it mounted; --now would keep them for the next mount)",
             status.moving_uploads()
         ));
     }

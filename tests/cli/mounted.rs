@@ -301,6 +301,31 @@ fn unmounting_now_keeps_what_has_not_arrived() {
 }
 
 #[test]
+fn what_a_killed_daemon_had_not_sent_arrives_with_the_next_mount() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0"]);
+    sandbox.fault(Fault::on(Route::PutContent).then(Effect::ServerError(503)));
+    fs::write(
+        home.mountpoint().join("drafts").join(&draft).join("a.csv"),
+        "x\n1\n",
+    )
+    .unwrap();
+    signal(home.process("worker"), libc::SIGKILL);
+    wait_until("the guardian unmounts and ends", || {
+        !home.is_mounted() && home.processes("guard").is_empty()
+    });
+    sandbox.clear_faults();
+    let token = home.file("token", ALICE);
+    home.mount(&["--token-file", &token], &sandbox.url())
+        .expect(0, &["signed in"]);
+    home.unmount(&[]).expect(0, &["unmounted"]);
+    let arrived = sandbox.draft_file(&draft, "a.csv").unwrap();
+    assert_eq!(
+        (arrived.status.as_str(), arrived.bytes()),
+        ("completed", b"x\n1\n".to_vec())
+    );
+}
+
+#[test]
 fn an_ordinary_user_mounts_and_unmounts_with_fusermount3() {
     let (sandbox, id) = repository();
     let home = Home::new();
