@@ -36,6 +36,9 @@ const PROGRESS: u64 = BLOCK;
 /// close idle connections after a minute or so; a held one occupies one of their few workers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How many bytes that are there already are passed over in an answer; beyond that, asking anew is faster.
+const LONGEST_SKIP: u64 = 2 * 1024 * 1024;
+
 /// How often a paused download looks for a free read-ahead permit, which no condition variable announces.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -197,10 +200,7 @@ impl<'a> Fetcher<'a> {
         let from = match &self.filler {
             Some(filler) => filler.position(),
             None => {
-                let mut block = state.presence.next_missing(position.div_ceil(BLOCK))?;
-                while state.is_claimed(block, self.id) {
-                    block = state.presence.next_missing(block + 1)?;
-                }
+                let block = state.next_unclaimed(position.div_ceil(BLOCK), self.id)?;
                 let meets_another = path == Path::Ahead
                     && state.fetches.iter().any(|other| {
                         other.id != self.id
@@ -213,7 +213,7 @@ impl<'a> Fetcher<'a> {
                 block * BLOCK
             }
         };
-        let end = (state.presence.next_present(from / BLOCK).min(limit) * BLOCK).min(self.size);
+        let end = (state.end_of_gap(from / BLOCK, self.id).min(limit) * BLOCK).min(self.size);
         state.fetch(self.id)?.position = from;
         Some(Request { from, end })
     }
@@ -292,9 +292,6 @@ impl<'a> Fetcher<'a> {
                 (0, self.size, is_ignored.then_some(Ranges::Ignored))
             }
         };
-        if let Some(ranges) = learned {
-            self.store.learn(download.host(), ranges);
-        }
         let mut state = self.content.lock();
         let other_whole = state
             .fetches
@@ -312,7 +309,7 @@ impl<'a> Fetcher<'a> {
                 fetch.note = None;
             }
             Coverage::Whole { .. } if other_whole => {
-                // Everybody waits for that one.
+                // Everybody waits for that one, which taught the same.
                 return Err(Break::Stop);
             }
             Coverage::Whole { .. } => {
@@ -325,6 +322,10 @@ impl<'a> Fetcher<'a> {
                     fetch.position = 0;
                 }
             }
+        }
+        // Only now, and still under the lock: whoever plans for this content on what is learned must see the stream too.
+        if let Some(ranges) = learned {
+            self.store.learn(download.host(), ranges);
         }
         drop(state);
         self.content.replan();
@@ -497,7 +498,8 @@ impl<'a> Fetcher<'a> {
                 Err(ReadFault::Damaged(damaged)) => {
                     // An earlier daemon wrote it and the disk lost it: now that one is the last.
                     log::warn!("cache: block {damaged} of {} is damaged", self.content.stem);
-                    self.content.lock().lose(damaged);
+                    let lost = self.content.lock().lose(damaged);
+                    self.store.ledger().give_back(lost);
                     break;
                 }
                 Err(ReadFault::Io(error)) => {
@@ -564,16 +566,25 @@ impl<'a> Fetcher<'a> {
         self.hash = Some(hash);
     }
 
-    /// Whether the rest of this answer brings nothing that is missing.
+    /// Whether the rest of this answer is not worth waiting for: nothing in it is missing, or not for a long while.
     fn is_gap_closed(&self, offset: u64, end: u64) -> bool {
         if self.filler.is_some() {
             return false;
         }
-        let state = self.content.lock();
-        match state.presence.next_missing(offset / BLOCK) {
-            Some(block) => block * BLOCK >= end,
-            None => true,
-        }
+        let mut state = self.content.lock();
+        let is_whole = state
+            .fetch(self.id)
+            .is_some_and(|fetch| fetch.path == Path::Whole);
+        let next = if is_whole {
+            state.presence.next_missing(offset / BLOCK)
+        } else {
+            state.next_unclaimed(offset / BLOCK, self.id)
+        };
+        next.is_none_or(|block| {
+            let next = block * BLOCK;
+            // A host that sends whole files only would begin at the first byte again.
+            next >= end || (!is_whole && next - offset > LONGEST_SKIP)
+        })
     }
 
     /// Whether to go on; waits while the readers are far behind.

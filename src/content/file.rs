@@ -132,7 +132,7 @@ impl Content {
                         "cache: block {block} of {} is damaged and is fetched again",
                         state.place
                     );
-                    state.lose(*block);
+                    self.store.ledger().give_back(state.lose(*block));
                 }
                 Err(ReadFault::Io(_)) => {}
             }
