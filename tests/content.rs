@@ -181,6 +181,11 @@ fn read(reader: &Reader, offset: u64, length: u64) -> Result<Vec<u8>> {
         .expect("a read was not answered")
 }
 
+/// Ends a store as an unmount does, so that the next may have its folder.
+fn close(store: Arc<Store>) {
+    store.shutdown();
+}
+
 #[track_caller]
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + HANG;
@@ -351,17 +356,62 @@ fn a_far_offset_of_a_server_without_ranges_costs_one_download_and_nothing_the_se
     }
     wait_for("the rest", || reader.content().is_verified());
     assert_eq!(world.sandbox.total(), 1);
-    // The host is known now: the next file begins with the plain stream.
+    // The host is known now: the next file is asked for from its start.
     let other = world.open(&store, 1);
     world.check(&other, 1, 5 * MIB, 4096);
-    let requests = world.sandbox.requests();
-    assert_eq!(requests.len(), 2);
-    assert_eq!(requests[1].range, None);
+    let ranges: Vec<_> = world.sandbox.requests().into_iter().map(|r| r.range).collect();
     assert_eq!(
-        requests[0].range.as_deref(),
-        Some("bytes=7340032-7602175"),
-        "it was given a chance"
+        ranges,
+        [
+            Some("bytes=7340032-7602175".to_owned()),
+            Some("bytes=0-8388607".to_owned())
+        ]
     );
+}
+
+#[test]
+fn a_server_that_learns_ranges_is_noticed() {
+    let world = World::new(ContentMode::Ignored, &[8 * MIB, 100 * MIB, 100 * MIB]);
+    let store = world.store();
+    world.check(&world.open(&store, 0), 0, 7 * MIB, 4096);
+    world.sandbox.set_content_mode(ContentMode::Ranges);
+    world.check(&world.open(&store, 1), 1, 80 * MIB, 4096);
+    world.check(&world.open(&store, 2), 2, 80 * MIB, 4096);
+    let last = world.sandbox.requests().pop().unwrap();
+    assert_eq!(last.range.as_deref(), Some("bytes=83886080-84148223"));
+    assert!(world.bytes_sent() < 100 * MIB, "{}", world.bytes_sent());
+}
+
+#[test]
+fn a_stream_that_always_breaks_at_the_same_byte_ends_in_an_error() {
+    for mode in [ContentMode::Ignored, ContentMode::Ranges] {
+        let world = World::new(mode, &[8 * MIB]);
+        world.fault(Effect::ResetBody { after: 3 * MIB / 2 });
+        let store = world.store();
+        let reader = world.open(&store, 0);
+        let result = read(&reader, 4 * MIB - 100, 100);
+        if mode == ContentMode::Ignored {
+            // Each try begins at the first byte, so that none gets further.
+            assert_eq!(result.unwrap_err().kind(), Kind::Unreachable);
+            world.check(&reader, 0, MIB, 1000);
+        } else {
+            // Each try goes on where the last one broke.
+            result.unwrap();
+            reader.fetch_all().unwrap();
+            world.check_all(&reader, 0);
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_holds_no_more_than_what_is_open() {
+    let world = World::new(ContentMode::Ranges, &[MIB, 12 * MIB]);
+    let store = world.store_with(|settings| settings.keep_free = 1.0);
+    world.check_all(&world.open(&store, 0), 0);
+    let reader = world.open(&store, 1);
+    world.check_all(&reader, 1);
+    assert!(!world.copy(0, "map").exists());
+    assert!(store.usage().bytes < 12 * MIB);
 }
 
 #[test]
@@ -647,8 +697,7 @@ fn what_was_fetched_outlives_the_daemon() {
     world.check_all(&world.open(&store, 0), 0);
     world.check(&world.open(&store, 1), 1, 9 * MIB, 1000);
     wait_for("the block in hand", || store.downloads().is_empty());
-    store.shutdown();
-    drop(store);
+    close(store);
     world.sandbox.reset_counts();
     let store = world.store();
     assert!(world.content(&store, 0).is_verified());
@@ -666,7 +715,7 @@ fn a_byte_that_rots_on_disk_is_never_served() {
     let world = World::new(ContentMode::Ranges, &[4 * MIB]);
     let store = world.store();
     world.check_all(&world.open(&store, 0), 0);
-    drop(store);
+    close(store);
     let copy = fs::File::options()
         .read(true)
         .write(true)
@@ -695,7 +744,7 @@ fn a_map_without_its_data_or_the_other_way_round_is_no_copy() {
     for ending in ["data", "map"] {
         let store = world.store();
         world.check_all(&world.open(&store, 0), 0);
-        drop(store);
+        close(store);
         fs::remove_file(world.copy(0, ending)).unwrap();
     }
     let store = world.store();
@@ -708,7 +757,7 @@ fn two_daemons_do_not_share_a_folder() {
     let store = world.store();
     let second = Store::open(world.settings(), world.repository());
     assert_eq!(second.unwrap_err().kind(), Kind::Local(libc::EWOULDBLOCK));
-    drop(store);
+    close(store);
     world.store();
 }
 
@@ -859,8 +908,7 @@ fn bytes_without_a_checksum_are_served_and_end_with_the_mount() {
         world.check_all(&again, 0);
         assert_eq!(world.sandbox.total(), 0, "kept while the mount lasts");
         drop(again);
-        store.shutdown();
-        drop(store);
+        close(store);
         assert_eq!(files_below(&world.folder.path().join("cache/content")), 0);
     }
 }

@@ -29,8 +29,12 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// How much must have come for a broken connection not to count as one more failure in a row.
+/// How much new must have come for a broken connection not to count as one more failure in a row.
 const PROGRESS: u64 = BLOCK;
+
+/// How long to go on without that. Each try has limits of its own, but their sum is what a program waits, and it can't
+/// be killed meanwhile.
+const LONGEST_DROUGHT: Duration = Duration::from_secs(60);
 
 /// How long a download may stand still, far enough ahead of its readers, before its connection is given up. Servers
 /// close idle connections after a minute or so; a held one occupies one of their few workers.
@@ -120,6 +124,8 @@ struct Fetcher<'a> {
     /// Holds one of the few permissions to go on without demand.
     may_run_ahead: bool,
     received: u64,
+    /// Bytes written. What is received again, to get to what is missing, is no progress.
+    written: u64,
 }
 
 impl<'a> Fetcher<'a> {
@@ -138,6 +144,7 @@ impl<'a> Fetcher<'a> {
             hash: None,
             may_run_ahead: false,
             received: 0,
+            written: 0,
         }
     }
 
@@ -159,6 +166,7 @@ impl<'a> Fetcher<'a> {
         };
         self.take_hash(&blocks);
         let mut failures = 0;
+        let mut last_progress = Instant::now();
         loop {
             if !self.may_go_on() {
                 return Ok(());
@@ -166,18 +174,25 @@ impl<'a> Fetcher<'a> {
             let Some(request) = self.next_request() else {
                 return Ok(());
             };
-            let before = self.received;
+            let before = self.written;
             match self.one_response(request, &blocks) {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    last_progress = Instant::now();
+                }
                 Err(Break::Stop) => return Ok(()),
                 Err(Break::Failed(error)) => return Err(error),
                 Err(Break::Broken(error)) => {
-                    if self.received - before >= PROGRESS {
+                    if self.written - before >= PROGRESS {
                         failures = 0;
+                        last_progress = Instant::now();
                     }
                     let Some(pause) = PAUSES.get(failures) else {
                         return Err(error);
                     };
+                    if last_progress.elapsed() > LONGEST_DROUGHT {
+                        return Err(error);
+                    }
                     log::debug!("{}: {error}; asking again", self.content.stem);
                     self.set_note("the connection broke; asking again");
                     failures += 1;
@@ -219,8 +234,9 @@ impl<'a> Fetcher<'a> {
     }
 
     fn one_response(&mut self, request: Request, blocks: &Arc<Blocks>) -> Result<(), Break> {
-        let want =
-            (!request.is_all_of(self.size) || !self.is_whole()).then_some((request.from, request.end - 1));
+        let want = self
+            .asks_for_range(request)
+            .then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
         let mut download = self.store.repository().open_content(&place, want)?;
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
@@ -238,6 +254,10 @@ impl<'a> Fetcher<'a> {
                 Err(error) if error.kind().is_passing() => return Err(Break::Broken(error)),
                 Err(error) => return Err(Break::Failed(error)),
             };
+            if self.store.is_stopping() {
+                // The folder may be another daemon's by now.
+                return Err(Break::Stop);
+            }
             let length = piece.len() as u64;
             if length > end - offset {
                 return Err(Break::Failed(self.changed(format!("more than {end} bytes came"))));
@@ -401,6 +421,7 @@ impl<'a> Fetcher<'a> {
                 .write(at, bytes)
                 .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
         }
+        self.written += bytes.len() as u64;
         if let Some(filler) = &mut self.filler {
             filler.crc.update(bytes);
             filler.filled += bytes.len() as u64;
@@ -631,11 +652,15 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.content
+    /// A small file is asked for plainly. A large one never is: if the server ignores the range, nothing is lost, and
+    /// if it has learned ranges since, or another host answers, that is how it is noticed.
+    fn asks_for_range(&self, request: Request) -> bool {
+        let is_whole = self
+            .content
             .lock()
             .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Whole)
+            .is_some_and(|fetch| fetch.path == Path::Whole);
+        !(is_whole && request.is_all_of(self.size) && self.size <= 2 * plan::SMALL)
     }
 
     fn set_note(&self, note: &'static str) {
