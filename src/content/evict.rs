@@ -270,12 +270,12 @@ impl Store {
         }
         let mut freed = 0;
         for block in passed(&state, excess) {
-            state.lose(block);
+            let lost = state.lose(block);
             // Under the lock: otherwise the block could be fetched again before the hole is made. It is a matter of
             // the file system's bookkeeping, not of data.
             let punched = state.blocks().map(|blocks| blocks.punch(block));
             match punched {
-                Some(Ok(())) => freed += BLOCK,
+                Some(Ok(())) => freed += lost,
                 Some(Err(error)) => {
                     log::debug!("cache: {}: {error}", content.stem);
                     break;

@@ -29,12 +29,19 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// How much must have come for a broken connection not to count as one more failure in a row.
+/// How much new must have come for a broken connection not to count as one more failure in a row.
 const PROGRESS: u64 = BLOCK;
+
+/// How long to go on without that. Each try has limits of its own, but their sum is what a program waits, and it can't
+/// be killed meanwhile.
+const LONGEST_DROUGHT: Duration = Duration::from_secs(60);
 
 /// How long a download may stand still, far enough ahead of its readers, before its connection is given up. Servers
 /// close idle connections after a minute or so; a held one occupies one of their few workers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How many bytes that are there already are passed over in an answer; beyond that, asking anew is faster.
+const LONGEST_SKIP: u64 = 2 * 1024 * 1024;
 
 /// How often a paused download looks for a free read-ahead permit, which no condition variable announces.
 const LOOK: Duration = Duration::from_millis(250);
@@ -117,6 +124,8 @@ struct Fetcher<'a> {
     /// Holds one of the few permissions to go on without demand.
     may_run_ahead: bool,
     received: u64,
+    /// Bytes written. What is received again, to get to what is missing, is no progress.
+    written: u64,
 }
 
 impl<'a> Fetcher<'a> {
@@ -135,6 +144,7 @@ impl<'a> Fetcher<'a> {
             hash: None,
             may_run_ahead: false,
             received: 0,
+            written: 0,
         }
     }
 
@@ -156,6 +166,7 @@ impl<'a> Fetcher<'a> {
         };
         self.take_hash(&blocks);
         let mut failures = 0;
+        let mut last_progress = Instant::now();
         loop {
             if !self.may_go_on() {
                 return Ok(());
@@ -163,18 +174,25 @@ impl<'a> Fetcher<'a> {
             let Some(request) = self.next_request() else {
                 return Ok(());
             };
-            let before = self.received;
+            let before = self.written;
             match self.one_response(request, &blocks) {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    last_progress = Instant::now();
+                }
                 Err(Break::Stop) => return Ok(()),
                 Err(Break::Failed(error)) => return Err(error),
                 Err(Break::Broken(error)) => {
-                    if self.received - before >= PROGRESS {
+                    if self.written - before >= PROGRESS {
                         failures = 0;
+                        last_progress = Instant::now();
                     }
                     let Some(pause) = PAUSES.get(failures) else {
                         return Err(error);
                     };
+                    if last_progress.elapsed() > LONGEST_DROUGHT {
+                        return Err(error);
+                    }
                     log::debug!("{}: {error}; asking again", self.content.stem);
                     self.set_note("the connection broke; asking again");
                     failures += 1;
@@ -197,10 +215,7 @@ impl<'a> Fetcher<'a> {
         let from = match &self.filler {
             Some(filler) => filler.position(),
             None => {
-                let mut block = state.presence.next_missing(position.div_ceil(BLOCK))?;
-                while state.is_claimed(block, self.id) {
-                    block = state.presence.next_missing(block + 1)?;
-                }
+                let block = state.next_unclaimed(position.div_ceil(BLOCK), self.id)?;
                 let meets_another = path == Path::Ahead
                     && state.fetches.iter().any(|other| {
                         other.id != self.id
@@ -213,14 +228,15 @@ impl<'a> Fetcher<'a> {
                 block * BLOCK
             }
         };
-        let end = (state.presence.next_present(from / BLOCK).min(limit) * BLOCK).min(self.size);
+        let end = (state.end_of_gap(from / BLOCK, self.id).min(limit) * BLOCK).min(self.size);
         state.fetch(self.id)?.position = from;
         Some(Request { from, end })
     }
 
     fn one_response(&mut self, request: Request, blocks: &Arc<Blocks>) -> Result<(), Break> {
-        let want =
-            (!request.is_all_of(self.size) || !self.is_whole()).then_some((request.from, request.end - 1));
+        let want = self
+            .asks_for_range(request)
+            .then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
         let mut download = self.store.repository().open_content(&place, want)?;
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
@@ -238,6 +254,10 @@ impl<'a> Fetcher<'a> {
                 Err(error) if error.kind().is_passing() => return Err(Break::Broken(error)),
                 Err(error) => return Err(Break::Failed(error)),
             };
+            if self.store.is_stopping() {
+                // The folder may be another daemon's by now.
+                return Err(Break::Stop);
+            }
             let length = piece.len() as u64;
             if length > end - offset {
                 return Err(Break::Failed(self.changed(format!("more than {end} bytes came"))));
@@ -292,9 +312,6 @@ impl<'a> Fetcher<'a> {
                 (0, self.size, is_ignored.then_some(Ranges::Ignored))
             }
         };
-        if let Some(ranges) = learned {
-            self.store.learn(download.host(), ranges);
-        }
         let mut state = self.content.lock();
         let other_whole = state
             .fetches
@@ -312,7 +329,7 @@ impl<'a> Fetcher<'a> {
                 fetch.note = None;
             }
             Coverage::Whole { .. } if other_whole => {
-                // Everybody waits for that one.
+                // Everybody waits for that one, which taught the same.
                 return Err(Break::Stop);
             }
             Coverage::Whole { .. } => {
@@ -325,6 +342,10 @@ impl<'a> Fetcher<'a> {
                     fetch.position = 0;
                 }
             }
+        }
+        // Only now, and still under the lock: whoever plans for this content on what is learned must see the stream too.
+        if let Some(ranges) = learned {
+            self.store.learn(download.host(), ranges);
         }
         drop(state);
         self.content.replan();
@@ -400,6 +421,7 @@ impl<'a> Fetcher<'a> {
                 .write(at, bytes)
                 .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
         }
+        self.written += bytes.len() as u64;
         if let Some(filler) = &mut self.filler {
             filler.crc.update(bytes);
             filler.filled += bytes.len() as u64;
@@ -497,7 +519,8 @@ impl<'a> Fetcher<'a> {
                 Err(ReadFault::Damaged(damaged)) => {
                     // An earlier daemon wrote it and the disk lost it: now that one is the last.
                     log::warn!("cache: block {damaged} of {} is damaged", self.content.stem);
-                    self.content.lock().lose(damaged);
+                    let lost = self.content.lock().lose(damaged);
+                    self.store.ledger().give_back(lost);
                     break;
                 }
                 Err(ReadFault::Io(error)) => {
@@ -564,16 +587,25 @@ impl<'a> Fetcher<'a> {
         self.hash = Some(hash);
     }
 
-    /// Whether the rest of this answer brings nothing that is missing.
+    /// Whether the rest of this answer is not worth waiting for: nothing in it is missing, or not for a long while.
     fn is_gap_closed(&self, offset: u64, end: u64) -> bool {
         if self.filler.is_some() {
             return false;
         }
-        let state = self.content.lock();
-        match state.presence.next_missing(offset / BLOCK) {
-            Some(block) => block * BLOCK >= end,
-            None => true,
-        }
+        let mut state = self.content.lock();
+        let is_whole = state
+            .fetch(self.id)
+            .is_some_and(|fetch| fetch.path == Path::Whole);
+        let next = if is_whole {
+            state.presence.next_missing(offset / BLOCK)
+        } else {
+            state.next_unclaimed(offset / BLOCK, self.id)
+        };
+        next.is_none_or(|block| {
+            let next = block * BLOCK;
+            // A host that sends whole files only would begin at the first byte again.
+            next >= end || (!is_whole && next - offset > LONGEST_SKIP)
+        })
     }
 
     /// Whether to go on; waits while the readers are far behind.
@@ -620,11 +652,15 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.content
+    /// A small file is asked for plainly. A large one never is: if the server ignores the range, nothing is lost, and
+    /// if it has learned ranges since, or another host answers, that is how it is noticed.
+    fn asks_for_range(&self, request: Request) -> bool {
+        let is_whole = self
+            .content
             .lock()
             .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Whole)
+            .is_some_and(|fetch| fetch.path == Path::Whole);
+        !(is_whole && request.is_all_of(self.size) && self.size <= 2 * plan::SMALL)
     }
 
     fn set_note(&self, note: &'static str) {

@@ -132,7 +132,7 @@ impl Content {
                         "cache: block {block} of {} is damaged and is fetched again",
                         state.place
                     );
-                    state.lose(*block);
+                    self.store.ledger().give_back(state.lose(*block));
                 }
                 Err(ReadFault::Io(_)) => {}
             }
@@ -372,6 +372,7 @@ impl Content {
         if !state.is_idle() {
             return;
         }
+        self.store.ledger().count_close();
         if self.store.keeps_nothing() {
             let gone = self.drop_copy(state);
             self.store.discard(gone);
@@ -386,13 +387,11 @@ impl Content {
             let mut state = self.state.lock();
             state.readers.remove(&id);
             let left = state.take_waiters(|_, ask| ask.reader == id);
-            if state.readers.is_empty() {
-                if let Some(blocks) = state.blocks()
-                    && let Err(error) = blocks.touch()
-                {
-                    log::debug!("cache: {}: {error}", self.stem);
-                }
-                self.store.ledger().count_close();
+            if state.readers.is_empty()
+                && let Some(blocks) = state.blocks()
+                && let Err(error) = blocks.touch()
+            {
+                log::debug!("cache: {}: {error}", self.stem);
             }
             self.rest(&mut state);
             self.changed.notify_all();

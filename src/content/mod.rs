@@ -35,7 +35,7 @@ mod verify;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -186,8 +186,8 @@ pub struct Store {
     stopping: AtomicBool,
     ledger: Ledger,
     trash_names: AtomicU64,
-    /// Held as long as the store lives: two daemons must not write to one folder.
-    _lock: File,
+    /// Held until `shutdown`: two daemons must not write to one folder.
+    lock: File,
 }
 
 impl Store {
@@ -206,6 +206,8 @@ impl Store {
                 .create(folder)
                 .map_err(|error| fault(&error))?;
         }
+        // It may have been made by somebody less careful: what was read from restricted records lies here.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(|error| fault(&error))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -235,7 +237,7 @@ impl Store {
             stopping: AtomicBool::new(false),
             ledger: Ledger::new(),
             trash_names: AtomicU64::new(0),
-            _lock: lock,
+            lock,
             settings,
         });
         let leftovers = store.take_unverified();
@@ -291,7 +293,8 @@ impl Store {
             .collect()
     }
 
-    /// Ends all downloads and answers all reads that wait. What is on disk can still be read.
+    /// Ends all downloads, answers all reads that wait, and leaves the folder to the next. What is on disk can still be
+    /// read.
     pub fn shutdown(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for content in self.contents() {
@@ -309,6 +312,9 @@ impl Store {
             }
         }
         self.discard(self.take_unverified());
+        if let Err(error) = self.lock.unlock() {
+            log::debug!("cache: {error}");
+        }
     }
 
     fn contents(&self) -> Vec<Arc<Content>> {

@@ -154,6 +154,8 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     if state.readers.is_empty() {
         return match fetch.path {
             Path::Whole if state.is_worth_finishing() => Verdict::Ahead,
+            // The block in hand is finished: what comes of half a block is lost.
+            Path::Part { .. } if fetch.filling.is_some() => Verdict::Demanded,
             _ => Verdict::Stop,
         };
     }

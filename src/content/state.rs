@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blocks::{BLOCK, Blocks, Presence};
+use super::blocks::{BLOCK, Blocks, Presence, span_of};
 use super::readahead::Pattern;
 use super::verify::OrderedHash;
 use crate::error::{Error, Kind, Result};
@@ -329,6 +329,25 @@ impl State {
             .any(|fetch| fetch.id != id && fetch.generation == self.generation && fetch.claims(block))
     }
 
+    /// Where the gap that begins with `block` ends for download `id`: at a block that is there or that another brings.
+    pub(super) fn end_of_gap(&self, block: u64, id: u64) -> u64 {
+        self.fetches
+            .iter()
+            .filter(|fetch| fetch.id != id && fetch.generation == self.generation)
+            .map(|fetch| fetch.floor() / BLOCK)
+            .filter(|other| *other > block)
+            .fold(self.presence.next_present(block), u64::min)
+    }
+
+    /// The first block from `block` on that is missing and that no download but `id` writes.
+    pub(super) fn next_unclaimed(&self, block: u64, id: u64) -> Option<u64> {
+        let mut next = self.presence.next_missing(block)?;
+        while self.is_claimed(next, id) {
+            next = self.presence.next_missing(next + 1)?;
+        }
+        Some(next)
+    }
+
     /// Whether a download that passes through the whole file runs.
     pub(super) fn has_whole(&self) -> bool {
         self.fetches
@@ -342,14 +361,16 @@ impl State {
         have >= self.size - have || self.size - have <= WORTH_FINISHING
     }
 
-    /// A block turned out damaged, or its room is needed: it is not there any more.
-    pub(super) fn lose(&mut self, block: u64) {
+    /// A block turned out damaged, or its room is needed: it is not there any more. Returns how many bytes
+    /// that were.
+    pub(super) fn lose(&mut self, block: u64) -> u64 {
         if !self.presence.clear(block) {
-            return;
+            return 0;
         }
+        let (start, end) = span_of(block, self.size);
         self.hash = None;
         let Some(blocks) = self.blocks().cloned() else {
-            return;
+            return 0;
         };
         // If the map can't be written, the block's CRC still tells.
         if let Err(error) = blocks.unmark(block) {
@@ -361,6 +382,7 @@ impl State {
             }
             self.copy = Copy::Partial(blocks);
         }
+        end - start
     }
 
     /// Takes the waiters that can be answered now.
