@@ -1,0 +1,160 @@
+//! What can be set about a sandbox: options at its start, knobs at any time.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a sandbox is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Where uploaded files are kept; a temporary directory if not given.
+    pub data: Option<PathBuf>,
+    /// Scheme, host and port to put into `links` instead of the real ones, as a server
+    /// behind a proxy does.
+    pub site_url: Option<String>,
+    /// Size of the large sample file.
+    pub big_size: u64,
+    /// The knobs to begin with.
+    pub knobs: Knobs,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            port: 0,
+            data: None,
+            site_url: None,
+            big_size: 300_000_000,
+            knobs: Knobs::default(),
+        }
+    }
+}
+
+/// Settings that can change while the sandbox runs.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// What the server makes of a range request for a file's content.
+    pub mode: ContentMode,
+    /// A pause before every answer.
+    pub latency: Duration,
+    /// Bytes per second, per connection, when sending a file's content.
+    pub bandwidth: Option<u64>,
+    /// Requests allowed per window; the `X-RateLimit-*` headers are sent only while it is set.
+    pub rate_limit: Option<RateLimit>,
+    /// Bytes a record may hold.
+    pub quota: u64,
+    /// Largest request body; InvenioRDM is packaged with 100 MiB.
+    pub max_body: Option<u64>,
+    /// Files a record may hold.
+    pub max_files: usize,
+    /// How long a link to the second origin is good for.
+    pub link_seconds: u64,
+    /// How long a change takes to show in searches. Zero by default, so that tests need not
+    /// wait; a real server takes up to about a second.
+    pub index_delay: Duration,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Knobs {
+            mode: ContentMode::Ranges,
+            latency: Duration::ZERO,
+            bandwidth: None,
+            rate_limit: None,
+            quota: 10_000_000_000,
+            max_body: Some(100 << 20),
+            max_files: 100,
+            link_seconds: 60,
+            index_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// A moving window of requests, per user, or per user agent for guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Requests allowed in the window.
+    pub requests: u32,
+    /// Length of the window.
+    pub seconds: u64,
+}
+
+/// The ways known servers answer a request for a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentMode {
+    /// 206 and 416: a server with `FILES_REST_ALLOW_RANGE_REQUESTS` on.
+    Ranges,
+    /// 200 with the whole file, whatever range was asked for: as packaged.
+    Ignored,
+    /// 200 with only the part, and a `Content-Range`: version 12.
+    V12,
+    /// 302 to a link on another origin that soon expires: object storage.
+    Redirect,
+}
+
+impl std::str::FromStr for ContentMode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "ranges" => Ok(ContentMode::Ranges),
+            "ignored" => Ok(ContentMode::Ignored),
+            "v12" => Ok(ContentMode::V12),
+            "redirect" => Ok(ContentMode::Redirect),
+            _ => Err(format!("no such mode: {name} (ranges, ignored, v12 or redirect)")),
+        }
+    }
+}
+
+/// A partial change of the knobs, as scripts send it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KnobsPatch {
+    mode: Option<ContentMode>,
+    latency_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    bandwidth: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present")]
+    rate_limit: Option<Option<RateLimit>>,
+    quota: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    max_body: Option<Option<u64>>,
+    max_files: Option<usize>,
+    link_seconds: Option<u64>,
+    index_delay_ms: Option<u64>,
+}
+
+/// Tells a key that is there with `null` from one that is not there.
+fn present<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(from).map(Some)
+}
+
+impl KnobsPatch {
+    pub(crate) fn apply(self, knobs: &mut Knobs) {
+        fn set<T>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        set(&mut knobs.mode, self.mode);
+        set(&mut knobs.latency, self.latency_ms.map(Duration::from_millis));
+        set(&mut knobs.bandwidth, self.bandwidth);
+        set(&mut knobs.rate_limit, self.rate_limit);
+        set(&mut knobs.quota, self.quota);
+        set(&mut knobs.max_body, self.max_body);
+        set(&mut knobs.max_files, self.max_files);
+        set(&mut knobs.link_seconds, self.link_seconds);
+        set(
+            &mut knobs.index_delay,
+            self.index_delay_ms.map(Duration::from_millis),
+        );
+    }
+}
