@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// The whole document.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The whole document. A field that is missing has its empty value: after an upgrade, commands and a daemon of another
+/// version must still understand each other.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The version of the daemon.
     pub version: String,

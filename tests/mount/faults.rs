@@ -86,23 +86,39 @@ fn a_fault_that_stays_is_eio_within_limits() {
 
 #[test]
 fn no_whole_read_succeeds_with_a_flipped_byte_in_it() {
+    let offsets = [0, 100_000, SIZE as u64 / 2, SIZE as u64 - 1];
     for mode in [ContentMode::Ranges, ContentMode::Ignored, ContentMode::V12] {
-        for offset in [0, 100_000, SIZE as u64 / 2, SIZE as u64 - 1] {
-            let sandbox = Sandbox::start();
-            sandbox.set_content_mode(mode);
-            let id = sandbox.publish(NewRecord::titled("Flipped").file("a", noise(SIZE, 1)));
-            let mount = mount(&sandbox);
-            let path = mount.path(format!("records/{id}/files/a"));
-            let fault = sandbox.fault(Fault::on(Route::Content).then(Effect::FlipByte { offset }));
+        let sandbox = Sandbox::start();
+        sandbox.set_content_mode(mode);
+        let record = offsets
+            .iter()
+            .fold(NewRecord::titled("Flipped"), |record, offset| {
+                sandbox.fault(
+                    Fault::on(Route::Content)
+                        .key(offset.to_string())
+                        .then(Effect::FlipByte { offset: *offset }),
+                );
+                record.file(&offset.to_string(), noise(SIZE, *offset))
+            });
+        let id = sandbox.publish(record);
+        let mount = mount(&sandbox);
+        let path = |offset: u64| mount.path(format!("records/{id}/files/{offset}"));
+        for offset in offsets {
             for _ in 0..2 {
-                assert_eq!(errno(fs::read(&path)), libc::EIO, "{offset} in mode {mode:?}");
+                assert_eq!(
+                    errno(fs::read(path(offset))),
+                    libc::EIO,
+                    "{offset} in mode {mode:?}"
+                );
             }
-            sandbox.remove_fault(fault);
-            // Once the server sends the right bytes, they are read; nothing of the wrong copy is left.
+        }
+        // Once the server sends the right bytes, they are read; nothing of the wrong copy is left.
+        sandbox.clear_faults();
+        for offset in offsets {
             let deadline = Instant::now() + LONG;
             loop {
-                match fs::read(&path) {
-                    Ok(bytes) => break assert!(bytes == noise(SIZE, 1)),
+                match fs::read(path(offset)) {
+                    Ok(bytes) => break assert!(bytes == noise(SIZE, offset)),
                     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EIO)),
                 }
                 assert!(Instant::now() < deadline, "never read again\n{}", mount.log());

@@ -106,9 +106,9 @@ fn a_file_read_once_is_read_again_without_a_request() {
 fn versions_share_the_bytes_they_have_in_common() {
     let sandbox = Sandbox::start();
     let bytes = noise(2_000_000, 9);
-    let first = sandbox.publish(NewRecord::titled("V").file("same", bytes.clone()));
+    let first = sandbox.publish(NewRecord::titled("Versions").file("same", bytes.clone()));
     let second = sandbox.publish(
-        NewRecord::titled("V")
+        NewRecord::titled("Versions")
             .version_of(&first)
             .file("renamed", bytes.clone()),
     );

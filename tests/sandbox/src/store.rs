@@ -221,13 +221,16 @@ impl Store {
         md5.finalize().into()
     }
 
-    /// A record id such as `7z9wp-jvq84`.
+    /// A record id such as `7z9wp-jvq84`: eight digits in base 32 and two check digits (ISO 7064, mod 97-10).
     pub fn new_id(&mut self) -> String {
         const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-        let mut id: String = self.random()[..10]
-            .iter()
-            .map(|byte| char::from(DIGITS[usize::from(byte % 32)]))
-            .collect();
+        let mut id = String::new();
+        let mut number = 0_u64;
+        for byte in &self.random()[..8] {
+            id.push(char::from(DIGITS[usize::from(byte % 32)]));
+            number = number * 32 + u64::from(byte % 32);
+        }
+        id.push_str(&format!("{:02}", 98 - number * 100 % 97));
         id.insert(5, '-');
         id
     }
