@@ -292,3 +292,22 @@ crate::on_both![
     strangers_send_nothing,
     more_files_than_a_record_holds_are_too_many,
 ];
+
+/// A real server has these limits at 100 MiB and 10 GB.
+#[test]
+fn what_is_too_large_for_a_request_or_a_record_is_told_apart() {
+    let server = Server::sandbox();
+    let sandbox = server.sandbox.as_ref().unwrap();
+    sandbox.knobs(|knobs| {
+        knobs.max_body = Some(2_000_000);
+        knobs.quota = 1_000_000;
+    });
+    let id = server.draft("Limits", &[]);
+    server.owner.start_files(&id, &["a"]).unwrap();
+    let too_large = server.put(&id, "a", &vec![0; 40_000_000]).unwrap_err();
+    assert_eq!(too_large.kind(), Kind::TooLarge, "{too_large}");
+    let over_quota = server.put(&id, "a", &vec![0; 1_500_000]).unwrap_err();
+    assert_eq!(over_quota.kind(), Kind::Quota, "{over_quota}");
+    assert_eq!(statuses(&server, &id), [("a".into(), FileStatus::Pending)]);
+    assert!(server.put(&id, "a", b"1").is_ok(), "the entry is as it was");
+}

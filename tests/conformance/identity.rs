@@ -1,7 +1,7 @@
 //! Who answers, and as whom we ask.
 
 use rdmfs::error::Kind;
-use rdmfs::repository::{Flavour, Search};
+use rdmfs::repository::{Flavour, Search, VersionHint};
 
 use crate::server::{Server, connect};
 
@@ -9,6 +9,18 @@ fn a_repository_is_recognised_by_its_search(server: &Server) {
     let identity = server.guest.identify().unwrap();
     assert_eq!(identity.flavour, Flavour::Invenio);
     assert_eq!(identity.rate_limit, server.guest.limits_seen());
+}
+
+/// A real server of version 12 is told apart with `RDMFS_TEST_VERSION=12`.
+fn the_release_is_recognised(server: &Server) {
+    let twelve =
+        server.sandbox.is_none() && std::env::var("RDMFS_TEST_VERSION").is_ok_and(|text| text == "12");
+    let expected = if twelve {
+        VersionHint::TwelveOrOlder
+    } else {
+        VersionHint::ThirteenOrNewer
+    };
+    assert_eq!(server.guest.identify().unwrap().version, expected);
 }
 
 fn a_good_token_is_taken(server: &Server) {
@@ -42,6 +54,7 @@ fn another_path_is_no_repository(server: &Server) {
 
 crate::on_both![
     a_repository_is_recognised_by_its_search,
+    the_release_is_recognised,
     a_good_token_is_taken,
     a_wrong_token_is_silently_a_guest_and_the_check_tells,
     a_guest_has_no_records,

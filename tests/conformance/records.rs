@@ -303,6 +303,11 @@ fn a_hit_tells_what_get_tells(server: &Server) {
         let hit = repository.search(&titled(&title)).unwrap().records.remove(0);
         let got = repository.record(&id).unwrap();
         assert_eq!(hit.files, got.files);
+        let entry = |document: &Map<String, Value>| document["files"]["entries"]["a.txt"].clone();
+        for name in ["links", "storage_class"] {
+            assert!(entry(got.document()).get(name).is_some(), "{name} in GET");
+            assert!(entry(hit.document()).get(name).is_none(), "{name} in a hit");
+        }
         assert_eq!(
             without_what_hits_leave_out(hit.document()),
             without_what_hits_leave_out(got.document())
