@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::Repository;
-use super::model::{Md5, RecordId, field_errors};
+use super::model::{Md5, RecordId, field_errors, on_one_line};
 use super::retry::Failure;
 use super::transport::{RDM_JSON, Transport, broken, refused};
 use super::urls::shown;
@@ -85,7 +85,7 @@ impl Repository {
     /// `RateLimited` (with how long to wait), `ServerFailed` (also when the server took the bytes and dropped the file),
     /// `Unreachable`, `TimedOut`. `Local`: the file could not be read, or `ECANCELED`.
     pub fn put_content(&self, id: &RecordId, key: &str, upload: Upload<'_>) -> Result<Md5> {
-        let doing = format!("send file {key} of draft {id}");
+        let doing = format!("send file {} of draft {id}", on_one_line(key));
         let url = self.draft_file_url(id, key, "/content")?;
         let begun = Instant::now();
         let outcome = self.engine.wait(async {
