@@ -34,8 +34,12 @@ use crate::error::{Error, Kind, Result};
 const PIECE: usize = 1024 * 1024;
 
 /// What is handed to the connection at once. A stall is noticed by these: smaller than a piece, so that a slow line is
-/// not taken for a dead one.
+/// not taken for a dead one; larger while the line is fast, for fewer turns per byte.
 const SLICE: usize = 64 * 1024;
+const FAST_SLICE: usize = 256 * 1024;
+
+/// A line that takes a slice in less than this is a fast one.
+const FAST: Duration = Duration::from_millis(50);
 
 /// A server behind a buffering proxy gets the body only when the proxy has all of it: the answer is waited for as long as
 /// handing it on takes at this rate (bytes per second), beside the stall limit.
@@ -121,6 +125,7 @@ impl Repository {
                 piece: Bytes::new(),
                 handed: handed.clone(),
                 gave_way: false,
+                since: Instant::now(),
                 moment: (upload.size >= LARGE).then_some(None),
             })
         };
@@ -345,6 +350,7 @@ struct Slices {
     piece: Bytes,
     handed: Arc<AtomicU64>,
     gave_way: bool,
+    since: Instant,
     /// The moment after the first slice: still to come, or begun.
     moment: Option<Option<Pin<Box<Sleep>>>>,
 }
@@ -374,7 +380,13 @@ impl Stream for Slices {
         if let Some(moment @ None) = &mut self.moment {
             *moment = Some(Box::pin(tokio::time::sleep(MOMENT)));
         }
-        let length = self.piece.len().min(SLICE);
+        let most = if self.since.elapsed() < FAST {
+            FAST_SLICE
+        } else {
+            SLICE
+        };
+        self.since = Instant::now();
+        let length = self.piece.len().min(most);
         let slice = self.piece.split_to(length);
         self.handed.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(slice)))
