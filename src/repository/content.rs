@@ -4,7 +4,7 @@
 //! alone; nothing that is not the file's content is ever handed on as such.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue};
@@ -13,7 +13,7 @@ use reqwest::{Method, Response, Url};
 use super::model::{FilePlace, Md5, Owner};
 use super::retry::Failure;
 use super::transport::{Reply, Transport, refused};
-use super::urls::{Origin, encode_key};
+use super::urls::{Origin, encode_key, shown};
 use super::{Engine, Repository, answer, transport::Repeat};
 use crate::error::{Error, Kind, Result};
 
@@ -185,6 +185,11 @@ impl Repository {
             ))
             .at(&url, Some(status))
         })?;
+        log::debug!(
+            "GET {}: {status}, {} ms, {coverage:?}",
+            shown(&url),
+            begun.elapsed().as_millis()
+        );
         Ok(Download {
             left: match coverage {
                 Coverage::Part { first, last, .. } => Some(last - first + 1),
@@ -240,6 +245,12 @@ impl Download {
             },
         };
         let elapsed = self.begun.elapsed();
+        log::debug!(
+            "GET {}: {} after {} ms",
+            shown(&self.url),
+            if outcome.is_ok() { "read" } else { "broke off" },
+            elapsed.as_millis()
+        );
         let outcome = outcome.map_err(|failure| {
             failure
                 .at(&self.url, Some(self.status))
@@ -253,12 +264,6 @@ impl Download {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
-    }
-
-    /// How long it took from the call to the head of the answer and what was read since.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
     }
 }
 
@@ -350,6 +355,7 @@ fn md5_of(headers: &HeaderMap) -> Option<Md5> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn judged(
         status: u16,

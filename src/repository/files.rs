@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use super::Repository;
-use super::model::{FileEntry, RecordId};
+use super::model::{FileEntry, RecordId, on_one_line};
 use super::records::read_files;
 use super::transport::{Ask, RDM_JSON, Repeat};
 use super::urls::{check_new_key, encode_key};
@@ -40,7 +40,7 @@ impl Repository {
             return Ok(Vec::new()); // Version 14 refuses an empty list.
         }
         let doing = match keys {
-            [key] => format!("start file {key} in draft {id}"),
+            [key] => format!("start file {} in draft {id}", on_one_line(key)),
             _ => format!("start {} files in draft {id}", keys.len()),
         };
         let body: Value = keys.iter().map(|key| json!({"key": key})).collect();
@@ -59,7 +59,7 @@ impl Repository {
     /// `NotFound` if the entry is gone (a PUT that broke off takes it along), `ServerFailed` if no content came, `Denied`,
     /// else as any request.
     pub fn commit_file(&self, id: &RecordId, key: &str) -> Result<FileEntry> {
-        let doing = format!("commit file {key} of draft {id}");
+        let doing = format!("commit file {} of draft {id}", on_one_line(key));
         let url = self.draft_file_url(id, key, "/commit")?;
         let answer = self.ask(Ask::new(Method::POST, url, doing.as_str()).repeat(Repeat::SafeBut500))?;
         FileEntry::from_value(&answer.value).ok_or_else(|| {
@@ -76,8 +76,8 @@ impl Repository {
     /// `NotFound`, `Denied` (the files of a published record under edit are locked), else as any request.
     pub fn delete_file(&self, id: &RecordId, key: &str) -> Result<()> {
         let url = self.draft_file_url(id, key, "")?;
-        let mut ask =
-            Ask::new(Method::DELETE, url, format!("delete file {key} of draft {id}")).repeat(Repeat::Safe);
+        let doing = format!("delete file {} of draft {id}", on_one_line(key));
+        let mut ask = Ask::new(Method::DELETE, url, doing).repeat(Repeat::Safe);
         ask.gone_is_done = true;
         self.ask(ask).map(drop)
     }

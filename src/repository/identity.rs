@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::pacing::RateLimit;
-use super::transport::Ask;
+use super::transport::{Ask, JSON};
 use super::urls::Origin;
 use super::{Repository, answer};
 use crate::error::{Attempt, Error, Kind, Result};
@@ -53,7 +53,8 @@ impl Repository {
     pub fn identify(&self) -> Result<Identity> {
         let mut url = self.transport.base.api("records")?;
         url.set_query(Some("size=1"));
-        let mut ask = Ask::get(url, format!("look for a repository at {}", self.url()));
+        // In the plain form: the one that records are read in does not name its page in any release.
+        let mut ask = Ask::get(url, format!("look for a repository at {}", self.url())).accept(JSON);
         ask.json = false;
         let answer = self.ask(ask).map_err(|error| match error.kind() {
             Kind::NotFound | Kind::Refused => self.no_repository(error.attempt()),
@@ -90,9 +91,11 @@ impl Repository {
         self.is_zenodo.store(zenodo, Ordering::Relaxed);
         Ok(Identity {
             flavour: if zenodo { Flavour::Zenodo } else { Flavour::Invenio },
-            version: match answer.value.get("page") {
-                Some(_) => VersionHint::ThirteenOrNewer,
-                None => VersionHint::TwelveOrOlder,
+            // Zenodo's plain form is its own and tells nothing; it runs ahead of the releases.
+            version: if zenodo || answer.value.get("page").is_some() {
+                VersionHint::ThirteenOrNewer
+            } else {
+                VersionHint::TwelveOrOlder
             },
             records,
             rate_limit: RateLimit::from_headers(&answer.headers),

@@ -77,11 +77,19 @@ pub struct FilePlace {
 
 impl fmt::Display for FilePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = on_one_line(&self.key);
         match &self.owner {
-            Owner::Record(id) => write!(f, "{} of record {id}", self.key),
-            Owner::Draft(id) => write!(f, "{} of draft {id}", self.key),
+            Owner::Record(id) => write!(f, "{key} of record {id}"),
+            Owner::Draft(id) => write!(f, "{key} of draft {id}"),
         }
     }
+}
+
+/// A key as it may be shown: it can hold what moves a terminal's cursor.
+pub(super) fn on_one_line(key: &str) -> String {
+    key.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// The MD5 of some bytes.

@@ -255,11 +255,6 @@ impl Transport {
             }
             let response = self.send(doing, request).await?;
             let status = response.status().as_u16();
-            log::debug!(
-                "GET {}: {status}, {} ms",
-                shown(&url),
-                begun.elapsed().as_millis()
-            );
             if !is_redirect(status) {
                 return Ok(Reply {
                     status,
@@ -267,6 +262,11 @@ impl Transport {
                     response,
                 });
             }
+            log::debug!(
+                "GET {}: {status}, {} ms, sent on",
+                shown(&url),
+                begun.elapsed().as_millis()
+            );
             url = self.next_hop(doing, &url, &response)?;
         }
         Err(Failure::lasting(Error::new(
@@ -331,7 +331,7 @@ impl Transport {
         log::debug!(
             "{} {}: {status}, {} ms, {} bytes",
             ask.method,
-            shown(&ask.url),
+            shown(&url),
             begun.elapsed().as_millis(),
             body.len()
         );

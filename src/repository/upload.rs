@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::Repository;
-use super::model::{Md5, RecordId, field_errors};
+use super::model::{Md5, RecordId, field_errors, on_one_line};
 use super::retry::Failure;
 use super::transport::{RDM_JSON, Transport, broken, refused};
 use super::urls::shown;
@@ -34,8 +34,12 @@ use crate::error::{Error, Kind, Result};
 const PIECE: usize = 1024 * 1024;
 
 /// What is handed to the connection at once. A stall is noticed by these: smaller than a piece, so that a slow line is
-/// not taken for a dead one.
+/// not taken for a dead one; larger while the line is fast, for fewer turns per byte.
 const SLICE: usize = 64 * 1024;
+const FAST_SLICE: usize = 256 * 1024;
+
+/// A line that takes a slice in less than this is a fast one.
+const FAST: Duration = Duration::from_millis(50);
 
 /// A server behind a buffering proxy gets the body only when the proxy has all of it: the answer is waited for as long as
 /// handing it on takes at this rate (bytes per second), beside the stall limit.
@@ -85,7 +89,7 @@ impl Repository {
     /// `RateLimited` (with how long to wait), `ServerFailed` (also when the server took the bytes and dropped the file),
     /// `Unreachable`, `TimedOut`. `Local`: the file could not be read, or `ECANCELED`.
     pub fn put_content(&self, id: &RecordId, key: &str, upload: Upload<'_>) -> Result<Md5> {
-        let doing = format!("send file {key} of draft {id}");
+        let doing = format!("send file {} of draft {id}", on_one_line(key));
         let url = self.draft_file_url(id, key, "/content")?;
         let begun = Instant::now();
         let outcome = self.engine.wait(async {
@@ -121,6 +125,7 @@ impl Repository {
                 piece: Bytes::new(),
                 handed: handed.clone(),
                 gave_way: false,
+                since: Instant::now(),
                 moment: (upload.size >= LARGE).then_some(None),
             })
         };
@@ -345,6 +350,7 @@ struct Slices {
     piece: Bytes,
     handed: Arc<AtomicU64>,
     gave_way: bool,
+    since: Instant,
     /// The moment after the first slice: still to come, or begun.
     moment: Option<Option<Pin<Box<Sleep>>>>,
 }
@@ -374,7 +380,13 @@ impl Stream for Slices {
         if let Some(moment @ None) = &mut self.moment {
             *moment = Some(Box::pin(tokio::time::sleep(MOMENT)));
         }
-        let length = self.piece.len().min(SLICE);
+        let most = if self.since.elapsed() < FAST {
+            FAST_SLICE
+        } else {
+            SLICE
+        };
+        self.since = Instant::now();
+        let length = self.piece.len().min(most);
         let slice = self.piece.split_to(length);
         self.handed.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(slice)))

@@ -1,0 +1,33 @@
+//! One suite, two servers: each test is one exchange through our own client, and it asserts the same meaning on the
+//! sandbox and on a real InvenioRDM. Where they differ, the sandbox is wrong.
+//!
+//! The real server is the one at `RDMFS_TEST_URL`, with the token of an ordinary user in `RDMFS_TEST_TOKEN` and that of
+//! another one in `RDMFS_TEST_TOKEN_OTHER` (optional). The tests make records there and publish some of them.
+
+mod content;
+mod drafts;
+mod files;
+mod identity;
+mod records;
+mod server;
+
+/// Makes two tests of each function: one on a sandbox of its own, one on the real server.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_the_sandbox {
+            $(#[test]
+            fn $name() {
+                super::$name(&$crate::server::Server::sandbox());
+            })*
+        }
+        mod on_a_real_server {
+            $(#[test]
+            fn $name() {
+                if let Some(server) = $crate::server::Server::real() {
+                    super::$name(&server);
+                }
+            })*
+        }
+    };
+}
