@@ -9,7 +9,8 @@
 //! | `file` | one file's bytes, its readers, reads that wait |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
-//! | `fetch` | one download on its thread |
+//! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
+//! | `fill` | what it does with the bytes |
 //! | `blocks` | one copy on disk: data and map |
 //! | `readahead` | whether a reader reads on |
 //! | `verify` | the MD5 of bytes that come in any order |
@@ -26,6 +27,7 @@ mod blocks;
 mod evict;
 mod fetch;
 mod file;
+mod fill;
 mod hosts;
 mod plan;
 mod readahead;

@@ -192,3 +192,120 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
 fn near_stream(fetch: &Fetch, position: u64) -> bool {
     fetch.path == Path::Whole || fetch.covers(position.max(fetch.floor()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocks::BLOCK;
+    use super::super::readahead::Pattern;
+    use super::super::state::{Purpose, Reading};
+    use super::*;
+    use crate::repository::model::{FilePlace, Owner, RecordId};
+
+    const SIZE: u64 = 100 * SMALL;
+
+    struct Fake {
+        ranges: Option<Ranges>,
+        slots: usize,
+    }
+
+    impl Around for Fake {
+        fn ranges(&self) -> Option<Ranges> {
+            self.ranges
+        }
+        fn slot(&mut self) -> bool {
+            self.slots = self.slots.wrapping_sub(1);
+            self.slots != usize::MAX
+        }
+        fn slot_ahead(&mut self) -> bool {
+            self.slot()
+        }
+    }
+
+    fn with_reads(ranges: Option<Ranges>, slots: usize, reads: &[(u64, u64)]) -> (State, Vec<Path>) {
+        let place = FilePlace {
+            owner: Owner::Record(RecordId::new("abcde-12345").unwrap()),
+            key: "a".into(),
+        };
+        let mut state = State::new(place, SIZE, true);
+        let mut around = Fake { ranges, slots };
+        for (i, (offset, length)) in reads.iter().enumerate() {
+            let reader = i as u64;
+            let reading = Reading {
+                pattern: Pattern::Fresh,
+                since: 0,
+                failed: None,
+            };
+            state.readers.insert(reader, reading);
+            let reply = Purpose::Read(Box::new(|_| {}));
+            state
+                .waiters
+                .push(Ask::new(reader, *offset, offset + length, reply));
+            for_waiters(&mut state, &mut around);
+        }
+        let paths = state.fetches.iter().map(|fetch| fetch.path).collect();
+        (state, paths)
+    }
+
+    #[test]
+    fn before_the_first_answer_only_one_request_is_made() {
+        let (mut state, paths) = with_reads(None, 9, &[(50 * BLOCK, 10), (90 * BLOCK, 10)]);
+        assert_eq!(paths, [Path::Part { last: 50 }]);
+        // What it told decides what comes next.
+        state.fetches[0].answered = true;
+        let ranges = Some(Ranges::Honoured);
+        assert_eq!(for_waiters(&mut state, &mut Fake { ranges, slots: 9 }).len(), 1);
+        assert_eq!(state.fetches[1].path, Path::Part { last: 90 });
+    }
+
+    #[test]
+    fn a_read_gets_its_missing_blocks_and_no_more() {
+        let reads = [
+            (50 * BLOCK + 5, 2 * BLOCK),
+            (51 * BLOCK, BLOCK),
+            (52 * BLOCK, 2 * BLOCK),
+        ];
+        let (_, paths) = with_reads(Some(Ranges::Honoured), 9, &reads);
+        assert_eq!(paths, [Path::Part { last: 52 }, Path::Part { last: 53 }]);
+    }
+
+    #[test]
+    fn a_server_without_ranges_sends_one_stream_for_all() {
+        let reads = [(50 * BLOCK, 10), (90 * BLOCK, 10), (0, 10)];
+        let (state, paths) = with_reads(Some(Ranges::Ignored), 9, &reads);
+        assert_eq!(paths, [Path::Whole]);
+        assert_eq!(state.fetches[0].position, 0);
+    }
+
+    #[test]
+    fn without_a_slot_the_file_stands_in_line_once() {
+        let reads = [(50 * BLOCK, 10), (90 * BLOCK, 10), (0, 10)];
+        let (state, paths) = with_reads(Some(Ranges::Honoured), 1, &reads);
+        assert_eq!(paths.len(), 1);
+        assert!(state.queued);
+        assert_eq!(state.waiters.len(), 3);
+    }
+
+    #[test]
+    fn a_stream_goes_on_while_a_reader_is_near_and_stops_when_all_have_left() {
+        let (mut state, _) = with_reads(Some(Ranges::Honoured), 9, &[(0, 10)]);
+        state.waiters.clear();
+        let id = state.fetches[0].id;
+        state.fetches[0].path = Path::Ahead;
+        assert_eq!(judge(&state, id), Verdict::Enough, "nobody reads on");
+        let reading = state.readers.get_mut(&0).unwrap();
+        reading.pattern.note(0, 100, SMALL);
+        reading.pattern.note(100, 100, SMALL);
+        assert_eq!(judge(&state, id), Verdict::Ahead);
+        state.fetches[0].position = 2 * SMALL;
+        assert_eq!(judge(&state, id), Verdict::Enough, "a window ahead");
+        state.readers.clear();
+        assert_eq!(judge(&state, id), Verdict::Stop);
+        // A stream of the whole goes on if little is missing, and stops if much is.
+        state.fetches[0].path = Path::Whole;
+        assert_eq!(judge(&state, id), Verdict::Stop);
+        for block in 0..SIZE / BLOCK / 2 {
+            state.presence.set(block, true);
+        }
+        assert_eq!(judge(&state, id), Verdict::Ahead);
+    }
+}

@@ -4,6 +4,7 @@
 //! decides on it. Nothing here may wait, do I/O on data, or call a reply.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -95,10 +96,15 @@ impl Ask {
     }
 
     fn settle(&mut self, result: Result<Vec<u8>>) {
-        match self.purpose.take() {
+        let reply = self.purpose.take();
+        // One that panics must not take the download and the other replies with it.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match reply {
             Some(Purpose::Read(reply)) => reply(result),
             Some(Purpose::Complete(reply)) => reply(result.map(drop)),
             None => {}
+        }));
+        if outcome.is_err() {
+            log::error!("the answer to a read panicked");
         }
     }
 }
