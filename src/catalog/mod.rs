@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, Files, Owner, Record, RecordId};
 use crate::repository::{Repository, Search};
 use timed::{Lifetimes, Timed, Weigh};
@@ -34,17 +34,41 @@ pub struct Entry {
     pub is_open: bool,
     /// Its `record.json`.
     pub document: Bytes,
-    files: Option<Arc<FileList>>,
+    files: KnownFiles,
+}
+
+/// What a record's document says of its files.
+#[derive(Clone, Debug)]
+enum KnownFiles {
+    /// All of them.
+    Listed(Arc<FileList>),
+    /// Nothing, and whoever wants to know has to ask for the list.
+    Unlisted,
+    /// Nothing, because this user may not see them.
+    Restricted,
+    /// Nothing, because this is a hit: the record itself says more. Its document is not the whole one.
+    LeftOut,
+}
+
+/// Where a document comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Single,
+    Hit,
 }
 
 impl Entry {
-    fn new(record: Record) -> Self {
+    fn new(record: Record, source: Source) -> Self {
         Entry {
             document: document::render(record.document()),
             files: match record.files {
-                Files::Disabled => Some(Arc::default()),
-                Files::Unlisted => None,
-                Files::Listed(entries) => Some(Arc::new(entries)),
+                Files::Disabled => KnownFiles::Listed(Arc::default()),
+                Files::Listed(entries) => KnownFiles::Listed(Arc::new(entries)),
+                Files::Unlisted if record.is_draft => KnownFiles::Unlisted,
+                Files::Unlisted if source == Source::Hit => KnownFiles::LeftOut,
+                // The record lists its files for those who may see them (API notes, section 2).
+                Files::Unlisted if !record.is_open => KnownFiles::Restricted,
+                Files::Unlisted => KnownFiles::Unlisted,
             },
             id: record.id,
             title: record.title,
@@ -60,9 +84,11 @@ const FILE_WEIGHT: usize = 200;
 
 impl Weigh for Entry {
     fn weight(&self) -> usize {
-        self.document.len()
-            + self.title.len()
-            + self.files.as_ref().map_or(0, |files| files.len() * FILE_WEIGHT)
+        let files = match &self.files {
+            KnownFiles::Listed(files) => files.len() * FILE_WEIGHT,
+            KnownFiles::Unlisted | KnownFiles::Restricted | KnownFiles::LeftOut => 0,
+        };
+        self.document.len() + self.title.len() + files
     }
 }
 
@@ -147,9 +173,13 @@ impl Catalog {
     /// # Errors
     /// `NotFound`, `Denied`, or what kept the repository from answering.
     pub fn record(&self, id: &RecordId) -> Result<Arc<Entry>> {
-        let entry = self
-            .records
-            .get(id, || self.repository.record(id).map(Entry::new))?;
+        let enough = |entry: &Entry| !matches!(entry.files, KnownFiles::LeftOut);
+        let ask = || {
+            self.repository
+                .record(id)
+                .map(|record| Entry::new(record, Source::Single))
+        };
+        let entry = self.records.get_if(id, enough, ask)?;
         if entry.id != *id && self.records.current(&entry.id).is_none() {
             self.records.put(&entry.id, Entry::clone(&entry));
         }
@@ -167,7 +197,11 @@ impl Catalog {
     /// # Errors
     /// As for [`Catalog::record`].
     pub fn draft(&self, id: &RecordId) -> Result<Arc<Entry>> {
-        self.drafts.get(id, || self.repository.draft(id).map(Entry::new))
+        self.drafts.get(id, || {
+            self.repository
+                .draft(id)
+                .map(|draft| Entry::new(draft, Source::Single))
+        })
     }
 
     /// A draft as far as it is known, without a request.
@@ -183,8 +217,13 @@ impl Catalog {
     pub fn files(&self, owner: &Owner) -> Result<Arc<FileList>> {
         match owner {
             Owner::Record(id) => {
-                if let Some(files) = &self.record(id)?.files {
-                    return Ok(Arc::clone(files));
+                match &self.record(id)?.files {
+                    KnownFiles::Listed(files) => return Ok(Arc::clone(files)),
+                    KnownFiles::Restricted => {
+                        let what = format!("the files of record {id} are restricted");
+                        return Err(Error::new(Kind::Denied, what));
+                    }
+                    KnownFiles::Unlisted | KnownFiles::LeftOut => {}
                 }
                 let ask = || {
                     self.repository
@@ -209,8 +248,8 @@ impl Catalog {
     pub fn known_files(&self, owner: &Owner) -> Option<Arc<FileList>> {
         match owner {
             Owner::Record(id) => match &self.records.peek(id)?.files {
-                Some(files) => Some(Arc::clone(files)),
-                None => self.files.peek(owner).map(|listed| Arc::clone(&listed.0)),
+                KnownFiles::Listed(files) => Some(Arc::clone(files)),
+                _ => self.files.peek(owner).map(|listed| Arc::clone(&listed.0)),
             },
             Owner::Draft(id) => self.draft_files.peek(id).map(|listed| Arc::clone(&listed.0)),
         }
@@ -316,7 +355,7 @@ impl Catalog {
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            self.records.put(&id, Entry::new(record));
+            self.records.put(&id, Entry::new(record, Source::Hit));
         }
         id
     }
@@ -329,7 +368,7 @@ impl Catalog {
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            self.drafts.put(&id, Entry::new(record));
+            self.drafts.put(&id, Entry::new(record, Source::Hit));
         }
         id
     }

@@ -86,10 +86,24 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
     /// # Errors
     /// What `ask` failed with, also for those who only waited for it.
     pub fn get(&self, key: &K, ask: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
+        self.get_if(key, |_| true, ask)
+    }
+
+    /// As [`Timed::get`], where not every answer that is known is enough.
+    ///
+    /// # Errors
+    /// As for [`Timed::get`].
+    pub fn get_if(
+        &self,
+        key: &K,
+        enough: impl FnOnce(&V) -> bool,
+        ask: impl FnOnce() -> Result<V>,
+    ) -> Result<Arc<V>> {
         let flight = {
             let mut state = self.state.lock();
             if let Some(known) = state.known.get(key)
                 && Instant::now() < known.until
+                && known.answer.as_ref().map_or(true, |value| enough(value))
             {
                 return known.answer.clone();
             }
@@ -298,6 +312,14 @@ mod tests {
         assert_eq!(table.peek(&"a").as_deref(), Some(&1));
         assert!(table.current(&"a").is_none());
         assert_eq!(*table.get(&"a", || Ok(2)).unwrap(), 2);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_enough_is_asked_for_again() {
+        let table = table(HOUR);
+        table.put(&"a", 1);
+        assert_eq!(*table.get_if(&"a", |known| *known == 1, never).unwrap(), 1);
+        assert_eq!(*table.get_if(&"a", |known| *known == 2, || Ok(2)).unwrap(), 2);
     }
 
     #[test]

@@ -111,7 +111,10 @@ fn files(app: &App, document: &Document, place: Place) -> Value {
     if let Some(key) = &document.files.default_preview {
         shown["default_preview"] = json!(key);
     }
-    if place == Place::DraftHit {
+    // The index leaves the files of an open record with restricted files out, for its owner too; those of a wholly
+    // restricted record it keeps.
+    let hidden = document.access.record == "public" && document.access_status() != "open";
+    if place == Place::DraftHit || (place == Place::Hit && hidden) {
         return shown;
     }
     let url = api_url(app, &document.id, place.is_draft());

@@ -130,7 +130,7 @@ pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
     });
     let hits = hits.map(|record| (record.clone(), false)).collect();
     let body = page(app, &store, call, &params, hits, "/api/records", true);
-    Ok(Reply::new(200, kind, body.to_string()))
+    Ok(found(kind, body))
 }
 
 /// `GET /user/records`: own drafts and records. A record under edit appears as its draft, and only
@@ -172,7 +172,7 @@ pub(crate) fn of_user(app: &App, call: &Call) -> Result<Reply, Failure> {
     });
     let hits = hits.collect();
     let body = page(app, &store, call, &params, hits, "/api/user/records", true);
-    Ok(Reply::new(200, kind, body.to_string()))
+    Ok(found(kind, body))
 }
 
 /// `GET /records/{id}/versions`: published ones, newest first.
@@ -200,7 +200,7 @@ pub(crate) fn versions(app: &App, call: &Call) -> Result<Reply, Failure> {
     let hits = hits.map(|record| (record.clone(), false)).collect();
     let path = format!("/api/records/{id}/versions");
     let body = page(app, &store, call, &params, hits, &path, false);
-    Ok(Reply::new(200, kind, body.to_string()))
+    Ok(found(kind, body))
 }
 
 /// The highest version of each parent.
@@ -268,6 +268,16 @@ fn page(
         body["aggregations"] = aggregations(store, &hits, path.ends_with("/user/records"));
     }
     body
+}
+
+/// A search's answer: in the form with `ui` it has no `page`.
+fn found(kind: &'static str, mut body: Value) -> Reply {
+    if kind != records::JSON[0]
+        && let Some(body) = body.as_object_mut()
+    {
+        body.remove("page");
+    }
+    Reply::new(200, kind, body.to_string())
 }
 
 fn link(app: &App, call: &Call, params: &Params, path: &str, page: usize) -> String {
