@@ -9,6 +9,7 @@ mod names;
 mod politeness;
 mod published;
 mod reading;
+mod real;
 mod support;
 mod tools;
 mod users;

@@ -306,7 +306,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "takes long in a debug build; for when the generator changes"]
     fn the_sum_of_the_large_sample_is_right() {
         let (size, seed) = crate::samples::BIG;
         assert_eq!(Generator::new(size, seed).compute_md5(), crate::samples::BIG_MD5);
