@@ -1,4 +1,4 @@
-# What scripts/test and scripts/demo need of the machine: FUSE, a Rust compiler and a C compiler.
+# What the scripts need of the machine: FUSE, a Rust compiler and a C compiler, a few tools.
 # Sourced by them. As root, or with sudo, it installs Debian packages that are missing; otherwise it names them.
 
 say() { printf '%s\n' "$*" >&2; }
@@ -32,6 +32,12 @@ In a container, start that with: --device /dev/fuse --cap-add SYS_ADMIN --securi
   [ "$(stat -c %a /dev/fuse)" = 666 ] || as_root chmod 666 /dev/fuse ||
     { [ -r /dev/fuse ] && [ -w /dev/fuse ]; } ||
     stop "/dev/fuse is not open to you. As root: chmod 666 /dev/fuse"
+}
+
+need_tools() { # need_tools COMMAND...: programs whose Debian packages have the same name
+  local tool missing=()
+  for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
 need_compilers() {
