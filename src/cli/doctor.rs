@@ -12,6 +12,7 @@ use crate::cli::sources::Layer;
 use crate::cli::units::Size;
 use crate::cli::{fuse, server, terminal};
 use crate::error::{Error, Result};
+use crate::mount::device;
 use crate::repository::model::{FilePlace, Files, Owner};
 use crate::repository::{Coverage, Flavour, Repository, Search, Settings, Token, VersionHint};
 use crate::status;
@@ -147,7 +148,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn check_fuse(findings: &mut Findings) {
     findings.result("FUSE device", "/dev/fuse opens", fuse::device());
-    let helper = fuse::fusermount();
+    let helper = device::helper();
     if fuse::is_root() {
         findings.result("right to mount", "root may mount", fuse::capability());
     } else {

@@ -3,9 +3,10 @@
 //! `rdmfs mount` asks before it starts a daemon, `rdmfs doctor` asks to tell.
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
+use crate::mount::device::helper;
 
 const DEVICE: &str = "/dev/fuse";
 const CONFIGURATION: &str = "/etc/fuse.conf";
@@ -74,36 +75,6 @@ fn has_sys_admin() -> bool {
         .is_none_or(|mask| mask & CAP_SYS_ADMIN != 0)
 }
 
-/// The helper that mounts and unmounts for ordinary users.
-///
-/// # Errors
-/// If it isn't installed.
-pub fn fusermount() -> Result<PathBuf> {
-    find_fusermount().ok_or_else(|| {
-        Error::new(
-            Kind::Local(libc::ENOENT),
-            "fusermount3, which mounts for ordinary users, is not installed",
-        )
-        .with_advice("Install it: apt install fuse3 (Debian, Ubuntu), dnf install fuse3 (Fedora).")
-    })
-}
-
-/// Looks where the mounting library looks: in `$PATH`, then in the usual places.
-fn find_fusermount() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
-        return Some(path.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .chain(["/usr/bin".into(), "/sbin".into(), "/bin".into()])
-        .collect();
-    ["fusermount3", "fusermount"]
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
-        .find(|file| file.is_file())
-}
-
 /// Whether ordinary users may let others into their mounts.
 #[must_use]
 pub fn user_allow_other() -> bool {
@@ -123,7 +94,7 @@ pub fn ready_to_mount(mountpoint: &Path, allow_other: bool) -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    fusermount()?;
+    helper()?;
     if allow_other && !user_allow_other() {
         return Err(Error::new(
             Kind::Local(libc::EPERM),

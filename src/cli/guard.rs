@@ -15,12 +15,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::mountpoint::{self, How};
 use crate::cli::probe::{self, Answer};
 use crate::cli::report::{self, Report};
 use crate::cli::{mountinfo, terminal};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
+use crate::mount::device::{How, detach};
 
 /// How long a mount that says it is ready may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -207,7 +207,7 @@ fn clean_up(mountpoint: &Path, device: Option<&str>) {
     if left.is_none() || !matches!(probe::ask(mountpoint), Ok(Answer::Dead)) {
         return;
     }
-    match mountpoint::unmount(mountpoint, How::Lazily) {
+    match detach(mountpoint, How::Lazily) {
         Ok(()) => log::warn!("took the dead mount off {}", mountpoint.display()),
         Err(error) => log::error!(
             "a dead mount is left: {error}. Take it off with: rdmfs unmount {}",

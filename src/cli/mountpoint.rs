@@ -1,13 +1,11 @@
-//! Mount points: finding out what is at one, and taking a mount off it.
+//! Mount points: finding out what is at one, and making it ready for a mount.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use rustix::mount::UnmountFlags;
 
 use crate::cli::probe::{self, Answer};
-use crate::cli::{fuse, mountinfo, terminal};
+use crate::cli::{mountinfo, terminal};
 use crate::error::{Error, Kind, Result};
+use crate::mount::device::{How, detach};
 
 /// The absolute path of a mount point, links resolved. Works for a dead mount too.
 ///
@@ -54,7 +52,7 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
     if let Some(mount) = mountinfo::at(&mountpoint)?.filter(mountinfo::Mount::is_ours) {
         match probe::ask(&mountpoint)? {
             Answer::Dead => {
-                unmount(&mountpoint, How::Lazily).map_err(|error| {
+                detach(&mountpoint, How::Lazily).map_err(|error| {
                     error
                         .during(format!("a dead mount is left on {shown} and can't be taken off"))
                         .with_advice(format!(
@@ -94,64 +92,6 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
         ));
     }
     Ok(mountpoint)
-}
-
-/// How a mount is taken off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Only if nothing in it is in use.
-    WhenFree,
-    /// From the tree at once; what is open stays usable until it is closed.
-    Lazily,
-}
-
-/// Takes a mount off: by the system call where we may, else through `fusermount3`.
-///
-/// # Errors
-/// `Local(EBUSY)` if it is in use, or whatever else the system says.
-pub fn unmount(mountpoint: &Path, how: How) -> Result<()> {
-    let flags = match how {
-        How::WhenFree => UnmountFlags::NOFOLLOW,
-        How::Lazily => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
-    };
-    match rustix::mount::unmount(mountpoint, flags) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::PERM) => unmount_with_helper(mountpoint, how),
-        Err(error) => Err(Error::local(
-            format!("can't unmount {}", mountpoint.display()),
-            &error.into(),
-        )),
-    }
-}
-
-fn unmount_with_helper(mountpoint: &Path, how: How) -> Result<()> {
-    let shown = mountpoint.display();
-    let mut command = Command::new(fuse::fusermount()?);
-    command.arg("-u");
-    if how == How::Lazily {
-        command.arg("-z");
-    }
-    let output = command
-        .arg("--")
-        .arg(mountpoint)
-        // Its messages are read below.
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| Error::local("can't run fusermount3", &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let errno = if said.contains("busy") {
-        libc::EBUSY
-    } else {
-        libc::EPERM
-    };
-    Err(Error::new(
-        Kind::Local(errno),
-        format!("can't unmount {shown}: {}", said.trim()),
-    ))
 }
 
 #[cfg(test)]

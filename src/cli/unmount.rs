@@ -9,11 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::cli::mountpoint::{self, How};
+use crate::cli::mountpoint;
 use crate::cli::probe::{self, Answer};
 use crate::cli::progress::{self, Progress};
 use crate::cli::{mountinfo, terminal};
 use crate::error::{Error, Kind, Result};
+use crate::mount::device::{How, detach};
 use crate::status::{Status, UploadState};
 
 /// How long the daemon may take to end after the unmount.
@@ -49,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let shown = mountpoint.display();
     let status = match probe::ask(&mountpoint)? {
         Answer::Dead => {
-            mountpoint::unmount(&mountpoint, How::Lazily).map_err(with_advice)?;
+            detach(&mountpoint, How::Lazily).map_err(with_advice)?;
             terminal::say(format_args!("took the dead mount off {shown}"));
             return Ok(ExitCode::SUCCESS);
         }
@@ -73,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     // Before the unmount, so that the number can't have become another process's.
     let daemon = status.as_ref().and_then(|status| open_process(status.pid));
-    mountpoint::unmount(&mountpoint, How::WhenFree).map_err(|error| {
+    detach(&mountpoint, How::WhenFree).map_err(|error| {
         if error.errno() == libc::EBUSY {
             busy(&mountpoint)
         } else {

@@ -258,20 +258,30 @@ fn detach_with_helper(mountpoint: &Path, how: How) -> Result<()> {
     ))
 }
 
-/// The setuid program through which ordinary users mount.
+/// The setuid program through which ordinary users mount: in `$PATH`, or in the usual places, which are not in every
+/// user's.
 ///
 /// # Errors
 /// `Local(ENOENT)` if it is not installed.
 pub fn helper() -> Result<PathBuf> {
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&in_path)
-        // Not in every user's PATH.
-        .chain([PathBuf::from("/usr/bin"), PathBuf::from("/bin")])
-        .flat_map(|folder| [folder.join("fusermount3"), folder.join("fusermount")])
-        .find(|path| path.is_file())
+    if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
+        return Ok(path.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .chain(["/usr/bin".into(), "/sbin".into(), "/bin".into()])
+        .collect();
+    ["fusermount3", "fusermount"]
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
+        .find(|file| file.is_file())
         .ok_or_else(|| {
-            Error::new(Kind::Local(libc::ENOENT), "fusermount3 is not installed")
-                .with_advice("Install it: apt install fuse3")
+            Error::new(
+                Kind::Local(libc::ENOENT),
+                "fusermount3, which mounts for ordinary users, is not installed",
+            )
+            .with_advice("Install it: apt install fuse3 (Debian, Ubuntu), dnf install fuse3 (Fedora).")
         })
 }
 

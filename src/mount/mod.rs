@@ -8,7 +8,7 @@ mod handles;
 mod kernel;
 mod lanes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -67,6 +67,7 @@ pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
     log::info!("unmounted {}", settings.mountpoint.display());
     staging.shutdown();
     content.shutdown();
+    remove_private_cache(&settings.cache_dir, std::process::id());
     served.map_err(|e| Error::local("serve the mount", &e))
 }
 
@@ -145,8 +146,12 @@ fn open_cache(
         Ok((store, directory))
     };
     match open(settings.cache_dir.clone()) {
+        Ok(opened) => {
+            remove_left_private_caches(&settings.cache_dir);
+            Ok(opened)
+        }
         Err(error) if error.kind() == Kind::Local(libc::EWOULDBLOCK) => {
-            let private = settings.cache_dir.join(format!("private-{}", std::process::id()));
+            let private = private_cache(&settings.cache_dir, std::process::id());
             let busy = Error::new(
                 Kind::Local(libc::EWOULDBLOCK),
                 format!(
@@ -159,7 +164,35 @@ fn open_cache(
                 .post(&busy.with_advice("Give each mount a --cache-dir of its own to keep what it fetches."));
             open(private)
         }
-        opened => opened,
+        Err(error) => Err(error),
+    }
+}
+
+/// The cache of a mount that can't have the common one. It is gone when the mount ends.
+fn private_cache(cache: &Path, process: u32) -> PathBuf {
+    cache.join(format!("private-{process}"))
+}
+
+/// Removes the private caches of mounts that were killed.
+fn remove_left_private_caches(cache: &Path) {
+    let names = std::fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    for process in names.filter_map(|name| name.to_str()?.strip_prefix("private-")?.parse::<u32>().ok()) {
+        if !Path::new("/proc").join(process.to_string()).exists() {
+            remove_private_cache(cache, process);
+        }
+    }
+}
+
+fn remove_private_cache(cache: &Path, process: u32) {
+    let private = private_cache(cache, process);
+    if let Err(error) = std::fs::remove_dir_all(&private)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("can't remove {}: {error}", private.display());
     }
 }
 
