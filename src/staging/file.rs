@@ -7,10 +7,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::journal::{Entry, Journal, State};
 use crate::error::{Error, Kind, Result};
@@ -27,6 +27,9 @@ pub struct Staged {
     space: Arc<Space>,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Handles that may write. Outside the lock: it goes up only while the table of files is held, so that nobody drops a
+    /// file that somebody opens.
+    writers: AtomicUsize,
     /// Bytes of the running upload that are sent.
     pub(super) sent: AtomicU64,
 }
@@ -48,7 +51,6 @@ struct Inner {
     size: u64,
     mtime: SystemTime,
     mode: Option<u16>,
-    writers: usize,
     /// Something was written that no upload has been given.
     dirty: bool,
     /// Something was written that is not synced.
@@ -59,6 +61,9 @@ struct Inner {
     turn: u64,
     tries: u32,
 }
+
+/// A program that writes without end while it is synced is not waited for: its last close syncs again.
+const SYNC_ROUNDS: u32 = 3;
 
 /// How far the last upload has come.
 #[derive(Clone, Debug)]
@@ -108,13 +113,14 @@ pub struct Facts {
 }
 
 impl Staged {
-    /// A new, empty file. Its journal entry is written, so that a crash leaves a trace of it.
+    /// A new, empty file. Its journal entry is written, so that a crash leaves a trace of it; on disk it is with the
+    /// first sync.
     pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>) -> Result<Self> {
         let data = space.journal.create_data(id, 0)?;
         let staged = Staged::assemble(space, id, draft, key, data);
         space
             .journal
-            .write(&staged.entry(&staged.inner.lock(), State::Open))?;
+            .write_unsynced(&staged.entry(&staged.inner.lock(), State::Open))?;
         Ok(staged)
     }
 
@@ -183,7 +189,6 @@ impl Staged {
                 size: 0,
                 mtime: SystemTime::now(),
                 mode: None,
-                writers: 0,
                 dirty: true,
                 unsynced: true,
                 unlinked: false,
@@ -192,6 +197,7 @@ impl Staged {
                 tries: 0,
             }),
             changed: Condvar::new(),
+            writers: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
         }
     }
@@ -320,20 +326,18 @@ impl Staged {
     }
 
     pub(super) fn add_writer(&self) {
-        self.inner.lock().writers += 1;
+        self.writers.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether somebody has it open for writing, who will close it.
     #[must_use]
     pub fn has_writers(&self) -> bool {
-        self.inner.lock().writers > 0
+        self.writers.load(Ordering::Acquire) > 0
     }
 
-    /// One writer less; returns how many are left.
-    pub(super) fn remove_writer(&self) -> usize {
-        let mut inner = self.inner.lock();
-        inner.writers = inner.writers.saturating_sub(1);
-        inner.writers
+    /// One writer less.
+    pub(super) fn remove_writer(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Syncs the bytes, and the journal entry.
@@ -342,22 +346,29 @@ impl Staged {
     /// `DiskFull` or `Local`.
     pub fn sync(&self) -> Result<()> {
         let mut inner = self.inner.lock();
-        self.sync_as(&mut inner, State::Open)
+        let is_new = inner.unsynced;
+        self.sync_bytes(&mut inner)?;
+        // While an older generation is closed and unsent, a restart must send that one: the entry stays as it is.
+        if is_new && inner.closed.is_none() && !inner.unlinked {
+            self.space.journal.write(&self.entry(&inner, State::Open))?;
+        }
+        Ok(())
     }
 
-    fn sync_as(&self, inner: &mut Inner, state: State) -> Result<()> {
-        if inner.unlinked || !inner.unsynced {
-            return Ok(());
+    /// Syncs the bytes. The lock is let go meanwhile, because a large file takes long and others want to look at this
+    /// one; what is written meanwhile is synced too, within reason.
+    fn sync_bytes(&self, inner: &mut MutexGuard<'_, Inner>) -> Result<()> {
+        for _ in 0..SYNC_ROUNDS {
+            if inner.unlinked || !inner.unsynced {
+                return Ok(());
+            }
+            inner.unsynced = false;
+            let data = Arc::clone(&inner.data);
+            if let Err(e) = MutexGuard::unlocked(inner, || data.sync_all()) {
+                inner.unsynced = true;
+                return Err(Error::local(format_args!("sync staged {}", self.key), &e));
+            }
         }
-        inner
-            .data
-            .sync_all()
-            .map_err(|e| Error::local(format_args!("sync staged {}", self.key), &e))?;
-        // While an older generation is closed and unsent, a restart must send that one: the entry stays as it is.
-        if state == State::Closed || inner.closed.is_none() {
-            self.space.journal.write(&self.entry(inner, state))?;
-        }
-        inner.unsynced = false;
         Ok(())
     }
 
@@ -365,22 +376,29 @@ impl Staged {
     /// send, or it is not the time: at a FLUSH (`released` is false) other writers may follow, and an empty file
     /// may be about to be written (`echo > f` sends a FLUSH before its first WRITE).
     pub(super) fn close(&self, released: bool) -> Result<Option<u64>> {
-        let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        let all_here = if released {
-            inner.writers == 0
-        } else {
-            inner.writers <= 1 && inner.size > 0
+        let is_time = |inner: &Inner| {
+            let writers = self.writers.load(Ordering::Acquire);
+            let all_here = if released {
+                writers == 0
+            } else {
+                writers <= 1 && inner.size > 0
+            };
+            inner.dirty && !inner.unlinked && all_here
         };
-        if !inner.dirty || inner.unlinked || !all_here {
-            self.sync_as(inner, State::Open)?;
+        let mut inner = self.inner.lock();
+        if !is_time(&inner) {
+            drop(inner);
+            return self.sync().map(|()| None);
+        }
+        self.sync_bytes(&mut inner)?;
+        // Asked again: somebody else may have closed it, opened it or removed it meanwhile.
+        if !is_time(&inner) {
             return Ok(None);
         }
-        // Also when all bytes are synced: the entry still says "open".
-        inner.unsynced = true;
-        self.sync_as(inner, State::Closed)?;
-        if let Some(old) = inner.closed.replace(inner.generation)
-            && old != inner.generation
+        self.space.journal.write(&self.entry(&inner, State::Closed))?;
+        let generation = inner.generation;
+        if let Some(old) = inner.closed.replace(generation)
+            && old != generation
         {
             self.space.journal.remove_data(self.id, old);
         }
@@ -465,10 +483,10 @@ impl Staged {
         self.changed.notify_all();
     }
 
-    /// Whether nobody needs it any more: sent, not written since, not open for writing.
+    /// Whether nobody needs it any more, unless somebody has it open to write: removed, or sent and not written since.
     pub(super) fn is_over(&self) -> bool {
         let inner = self.inner.lock();
-        inner.writers == 0 && (inner.unlinked || (!inner.dirty && matches!(inner.upload, Upload::Done)))
+        inner.unlinked || (!inner.dirty && matches!(inner.upload, Upload::Done))
     }
 
     /// Removes its bytes and its journal entry. Open handles can still read.

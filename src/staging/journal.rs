@@ -135,6 +135,24 @@ impl Journal {
     /// # Errors
     /// `DiskFull` or `Local`.
     pub fn write(&self, entry: &Entry) -> Result<()> {
+        let sync = || {
+            File::open(&self.data)?
+                .sync_all()
+                .and_then(|()| File::open(&self.entries)?.sync_all())
+        };
+        self.replace(entry, File::sync_all)
+            .and_then(|()| sync().map_err(|e| self.failed(entry, &e)))
+    }
+
+    /// Writes an entry that survives a crash of this process, but perhaps not one of the machine.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Local`.
+    pub fn write_unsynced(&self, entry: &Entry) -> Result<()> {
+        self.replace(entry, |_| Ok(()))
+    }
+
+    fn replace(&self, entry: &Entry, sync: impl FnOnce(&File) -> std::io::Result<()>) -> Result<()> {
         let path = self.entry_path(entry.id);
         let temporary = path.with_extension("new");
         let put = || -> std::io::Result<()> {
@@ -145,12 +163,15 @@ impl Journal {
                 .mode(0o600)
                 .open(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(entry)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.data)?.sync_all()?;
-            File::open(&self.entries)?.sync_all()
+            sync(&file)?;
+            fs::rename(&temporary, &path)
         };
-        put().map_err(|e| Error::local(format_args!("write the journal entry {}", path.display()), &e))
+        put().map_err(|e| self.failed(entry, &e))
+    }
+
+    fn failed(&self, entry: &Entry, error: &std::io::Error) -> Error {
+        let path = self.entry_path(entry.id);
+        Error::local(format_args!("write the journal entry {}", path.display()), error)
     }
 
     /// Removes an entry; it may be gone already.

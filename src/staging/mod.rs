@@ -3,7 +3,8 @@
 //! Called by `tree/`; sends through `repository/`. What is in here is on disk until the server has confirmed it by
 //! size and MD5. It never decides what a file is called and never touches the cache of published bytes.
 //!
-//! Lock order: the table of files, then one staged file, then the queue. None is held over the network.
+//! Locks: the table of files, each staged file's, the queue's. None is held while another is taken, nor over the
+//! network; that of a staged file is held while its bytes are written or copied.
 
 mod file;
 mod journal;
@@ -169,21 +170,9 @@ impl Area {
     /// # Errors
     /// `Call(EEXIST)` if one is there already; `DiskFull`, `Local`.
     pub fn create(&self, draft: &RecordId, key: &Arc<str>, absent: bool) -> Result<Arc<Staged>> {
-        let shared = &self.shared;
-        let mut files = shared.files.lock();
-        let place = (draft.clone(), Arc::clone(key));
-        if files.by_place.contains_key(&place) {
-            return Err(Error::call(libc::EEXIST));
-        }
-        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let staged = Arc::new(Staged::create(&shared.space, id, draft.clone(), Arc::clone(key))?);
-        staged.add_writer();
-        if absent {
-            files.absent.insert(id);
-        }
-        files.by_place.insert(place, Arc::clone(&staged));
-        shared.changed();
-        Ok(staged)
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let staged = Staged::create(&self.shared.space, id, draft.clone(), Arc::clone(key))?;
+        self.insert(staged, absent)
     }
 
     /// A staged file with one writer that begins with the bytes the server has.
@@ -197,26 +186,35 @@ impl Area {
         bytes: &File,
         mtime: Option<SystemTime>,
     ) -> Result<Arc<Staged>> {
-        let shared = &self.shared;
-        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        // Copied outside the lock: it may be large.
-        let staged = Arc::new(Staged::adopt(
-            &shared.space,
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let staged = Staged::adopt(
+            &self.shared.space,
             id,
             draft.clone(),
             Arc::clone(key),
             bytes,
             mtime,
-        )?);
-        staged.add_writer();
-        let mut files = shared.files.lock();
-        let place = (draft.clone(), Arc::clone(key));
+        )?;
+        self.insert(staged, false)
+    }
+
+    /// Puts a new staged file into the table, with one writer. It was made before: the disk may be slow.
+    fn insert(&self, staged: Staged, absent: bool) -> Result<Arc<Staged>> {
+        let mut files = self.shared.files.lock();
+        let place = (staged.draft.clone(), Arc::clone(&staged.key));
         if files.by_place.contains_key(&place) {
+            drop(files);
             staged.drop_data();
             return Err(Error::call(libc::EEXIST));
         }
+        let staged = Arc::new(staged);
+        staged.add_writer();
+        if absent {
+            files.absent.insert(staged.id);
+        }
         files.by_place.insert(place, Arc::clone(&staged));
-        shared.changed();
+        drop(files);
+        self.shared.changed();
         Ok(staged)
     }
 
@@ -272,17 +270,10 @@ impl Area {
         let shared = &self.shared;
         let never_sent = {
             let mut files = shared.files.lock();
-            let place = (staged.draft.clone(), Arc::clone(&staged.key));
-            if files
-                .by_place
-                .get(&place)
-                .is_some_and(|current| Arc::ptr_eq(current, staged))
-            {
-                files.by_place.remove(&place);
-            }
-            staged.unlink();
+            files.take(staged);
             files.absent.remove(&staged.id)
         };
+        staged.unlink();
         shared.changed();
         let stopped = shared.queue.wait_idle(staged, LONGEST_STOP);
         shared.drop_if_over(staged);
@@ -457,22 +448,34 @@ impl Shared {
 
     /// Drops a staged file that nobody needs any more.
     fn drop_if_over(&self, staged: &Arc<Staged>) {
-        let mut files = self.files.lock();
         if !staged.is_over() {
             return;
         }
+        {
+            let mut files = self.files.lock();
+            // Only a writer could make it needed again, and writers come in only while the table is held.
+            if staged.has_writers() {
+                return;
+            }
+            files.take(staged);
+            files.absent.remove(&staged.id);
+        }
+        staged.drop_data();
+        self.changed();
+    }
+}
+
+impl Files {
+    /// Takes a staged file out, unless another one has its place by now.
+    fn take(&mut self, staged: &Arc<Staged>) {
         let place = (staged.draft.clone(), Arc::clone(&staged.key));
-        if files
+        if self
             .by_place
             .get(&place)
             .is_some_and(|current| Arc::ptr_eq(current, staged))
         {
-            files.by_place.remove(&place);
+            self.by_place.remove(&place);
         }
-        files.absent.remove(&staged.id);
-        drop(files);
-        staged.drop_data();
-        self.changed();
     }
 }
 

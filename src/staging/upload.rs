@@ -65,9 +65,7 @@ pub(super) fn run(
         }
         let next = match step {
             Step::Look => look(repository, job),
-            Step::Clear => repository
-                .delete_file(job.draft, job.key)
-                .map(|()| Next::Go(Step::Start)),
+            Step::Clear => clear(repository, job),
             Step::Start => start(repository, job).inspect(|_| started = true),
             Step::Send => {
                 checking(false);
@@ -122,6 +120,14 @@ fn look(repository: &Repository, job: &Job<'_>) -> Result<Next> {
         return Ok(Next::Done(entry));
     }
     Ok(Next::Go(Step::Clear))
+}
+
+fn clear(repository: &Repository, job: &Job<'_>) -> Result<Next> {
+    match repository.delete_file(job.draft, job.key) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == Kind::NotFound => Ok(Next::Go(Step::Start)),
+        removed => removed.map(|()| Next::Go(Step::Start)),
+    }
 }
 
 fn start(repository: &Repository, job: &Job<'_>) -> Result<Next> {

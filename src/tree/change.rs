@@ -36,7 +36,11 @@ impl Tree {
             on_server |= self.floors.staging.remove(staged)?;
         }
         if on_server {
-            self.floors.repository.delete_file(draft, key)?;
+            match self.floors.repository.delete_file(draft, key) {
+                // It never came that far, or somebody else was faster.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                removed => removed?,
+            }
             self.floors.catalog.file_removed(draft, key);
         }
         // The folder stays when its last file goes: `rm -r` comes back to remove it.

@@ -11,7 +11,7 @@ use super::node::{Found, Node};
 use super::{Meaning, Tree};
 use crate::content::{Identity, Reader};
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::{FileEntry, FilePlace, Owner, RecordId};
+use crate::repository::model::{FileEntry, FilePlace, Md5, Owner, RecordId};
 use crate::staging::Staged;
 
 /// What a program wants of a file.
@@ -35,8 +35,10 @@ pub enum Handle {
     Stored {
         /// Where they come from, and the state of this reader.
         reader: Reader,
-        /// Whose they are, to forget what we know of it if it turns out to be wrong.
-        owner: Owner,
+        /// Where they belong.
+        place: FilePlace,
+        /// Their checksum, if they have one.
+        md5: Option<Md5>,
     },
     /// Bytes that were written here.
     Staged {
@@ -132,9 +134,18 @@ impl Tree {
                 reply(Ok(text[start..end].to_vec()));
             }
             Handle::Staged { staged, .. } => reply(staged.read(offset, length)),
-            Handle::Stored { reader, owner } => {
+            Handle::Stored { reader, place, md5 } => {
+                if let Owner::Draft(id) = &place.owner {
+                    // Written here since it was opened: all handles of a file see the same bytes.
+                    if let Some(staged) = self.floors.staging.find(id, &place.key) {
+                        return reply(staged.read(offset, length));
+                    }
+                    if self.is_replaced(place, *md5) {
+                        return reply(Err(Error::new(Kind::Changed, format!("{place} was replaced"))));
+                    }
+                }
                 let tree = Arc::downgrade(self);
-                let owner = owner.clone();
+                let owner = place.owner.clone();
                 let reply = move |answer: Result<Vec<u8>>| {
                     if let Err(error) = &answer
                         && matches!(error.kind(), Kind::Changed | Kind::NotFound)
@@ -147,6 +158,13 @@ impl Tree {
                 reader.read(offset, length, Box::new(reply));
             }
         }
+    }
+
+    /// Whether a draft is known to have other bytes under a key than those with this checksum.
+    fn is_replaced(&self, place: &FilePlace, md5: Option<Md5>) -> bool {
+        self.known_view(&place.owner)
+            .and_then(|view| view.file(&place.key).map(|file| file.entry.md5 != md5))
+            .unwrap_or(false)
     }
 
     /// Writes to a file opened for writing.
@@ -239,12 +257,18 @@ impl Tree {
         let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
         let reader = self.reader(owner, &file.entry);
         let keep_cache = reader.content().is_verified();
+        let place = FilePlace {
+            owner: owner.clone(),
+            key: Arc::clone(key),
+        };
+        let handle = Handle::Stored {
+            reader,
+            place,
+            md5: file.entry.md5,
+        };
         Ok(Opened {
             keep_cache,
-            ..Opened::plain(Handle::Stored {
-                reader,
-                owner: owner.clone(),
-            })
+            ..Opened::plain(handle)
         })
     }
 

@@ -231,3 +231,64 @@ fn close(file: File) -> i32 {
     }
     errno::<()>(Err(std::io::Error::last_os_error()))
 }
+
+#[test]
+fn a_refused_file_can_be_removed() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft"));
+    let mount = mount(&sandbox);
+    sandbox.knobs(|knobs| knobs.quota = 1000);
+    let path = mount.path(format!("drafts/{draft}/f"));
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&noise(5000, 1)).unwrap();
+    assert_eq!(close(file), libc::EDQUOT);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(errno(fs::metadata(&path)), libc::ENOENT);
+    assert!(mount.status().uploads.is_empty());
+    let left = fs::read_dir(mount.status().staging.join("data")).unwrap().count();
+    assert_eq!(left, 0, "its bytes are gone too");
+}
+
+#[test]
+fn a_file_removed_while_it_waits_to_be_sent_is_not_sent() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft"));
+    let mount = how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--close-wait", "0s"])
+        .start();
+    let fault = sandbox.fault(Fault::on(Route::StartFiles).then(Effect::ServerError(503)));
+    let path = mount.path(format!("drafts/{draft}/f"));
+    fs::write(&path, "1").unwrap();
+    sandbox.wait_until("it is tried", |sandbox| sandbox.count(Route::StartFiles) > 0);
+    fs::remove_file(&path).unwrap();
+    sandbox.remove_fault(fault);
+    assert!(mount.status().uploads.is_empty());
+    assert!(sandbox.draft_keys(&draft).is_empty());
+    assert_eq!(sandbox.count(Route::PutContent), 0);
+}
+
+#[test]
+fn nothing_is_left_on_the_local_disk_when_all_is_sent() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft").file("old", "1"));
+    let mount = mount(&sandbox);
+    for name in ["new", "old", "new"] {
+        fs::write(mount.path(format!("drafts/{draft}/{name}")), noise(10_000, 1)).unwrap();
+        shell(&format!(
+            "echo more >> {}",
+            mount.path(format!("drafts/{draft}/{name}")).display()
+        ));
+    }
+    let staging = mount
+        .wait_for("all is sent", |status| status.uploads.is_empty())
+        .staging;
+    let deadline = Instant::now() + LONG;
+    for folder in ["data", "journal"] {
+        // RELEASE comes after close(2) has returned.
+        while fs::read_dir(staging.join(folder)).unwrap().count() > 0 {
+            assert!(Instant::now() < deadline, "{folder} is not emptied");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

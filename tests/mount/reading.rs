@@ -245,3 +245,23 @@ fn the_file_behind_an_open_handle_is_stale_when_it_was_replaced() {
         assert!(std::time::Instant::now() < wait, "the new file never shows up");
     }
 }
+
+#[test]
+fn a_reader_of_a_file_that_is_written_here_sees_the_new_bytes_or_estale_never_a_mix() {
+    let sandbox = Sandbox::start();
+    let old = noise(9_000_000, 1);
+    let draft = sandbox.draft(NewRecord::titled("Draft").file("a", old.clone()));
+    let mount = mount(&sandbox);
+    let path = mount.path(format!("drafts/{draft}/a"));
+    let reader = File::open(&path).unwrap();
+    let mut buffer = vec![0; 4096];
+    reader.read_exact_at(&mut buffer, 0).unwrap();
+    assert!(buffer[..] == old[..4096]);
+    let new = noise(9_000_000, 2);
+    fs::write(&path, &new).unwrap();
+    match reader.read_exact_at(&mut buffer, 8_000_000) {
+        Ok(()) => assert!(buffer[..] == new[8_000_000..8_004_096]),
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+    }
+    assert!(fs::read(&path).unwrap() == new);
+}
