@@ -255,6 +255,18 @@ impl Catalog {
         }
     }
 
+    /// How long what is known of a record or draft and its files still counts as current.
+    #[must_use]
+    pub fn life_of(&self, owner: &Owner) -> Duration {
+        match owner {
+            Owner::Record(id) => self.records.life(id),
+            Owner::Draft(id) => match self.draft_files.life(id) {
+                Duration::ZERO => self.drafts.life(id),
+                life => self.drafts.life(id).min(life),
+            },
+        }
+    }
+
     /// The newest published records, one page.
     ///
     /// # Errors

@@ -50,15 +50,26 @@ struct Known<V> {
 
 /// A question that is being asked, and who waits for it.
 struct Flight<V> {
-    landed: Mutex<Landing<V>>,
+    state: Mutex<FlightState<V>>,
     arrival: Condvar,
 }
 
-struct Landing<V> {
-    answer: Option<Result<Arc<V>>>,
-    /// The thing was changed here while the question was under way: its answer may be older than what we know.
-    overtaken: bool,
+enum FlightState<V> {
+    UnderWay,
+    /// The thing was changed here meanwhile: the answer may be older than what we know, and nobody may have it.
+    Overtaken,
+    Landed(Result<Arc<V>>),
 }
+
+/// How a caller gets an answer.
+enum Begun<V> {
+    Known(Result<Arc<V>>),
+    Joined(Arc<Flight<V>>),
+    Lead(Arc<Flight<V>>),
+}
+
+/// A question that is overtaken is asked again, within reason.
+const ROUNDS: u32 = 4;
 
 /// A little for the key, the links of the table and the `Arc`.
 const OVERHEAD: usize = 200;
@@ -85,7 +96,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
     ///
     /// # Errors
     /// What `ask` failed with, also for those who only waited for it.
-    pub fn get(&self, key: &K, ask: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
+    pub fn get(&self, key: &K, ask: impl Fn() -> Result<V>) -> Result<Arc<V>> {
         self.get_if(key, |_| true, ask)
     }
 
@@ -96,33 +107,47 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
     pub fn get_if(
         &self,
         key: &K,
-        enough: impl FnOnce(&V) -> bool,
-        ask: impl FnOnce() -> Result<V>,
+        enough: impl Fn(&V) -> bool,
+        ask: impl Fn() -> Result<V>,
     ) -> Result<Arc<V>> {
-        let flight = {
-            let mut state = self.state.lock();
-            if let Some(known) = state.known.get(key)
-                && Instant::now() < known.until
-                && known.answer.as_ref().map_or(true, |value| enough(value))
-            {
-                return known.answer.clone();
+        for _ in 0..ROUNDS {
+            match self.begin(key, &enough) {
+                Begun::Known(answer) => return answer,
+                Begun::Joined(flight) => {
+                    if let Some(answer) = flight.wait() {
+                        return answer;
+                    }
+                }
+                Begun::Lead(flight) => {
+                    let landing = Landing {
+                        table: self,
+                        key,
+                        flight: &flight,
+                    };
+                    if let Some(answer) = landing.land(ask().map(Arc::new)) {
+                        return answer;
+                    }
+                }
             }
-            if let Some(flight) = state.flights.get(key) {
-                let flight = Arc::clone(flight);
-                drop(state);
-                return flight.wait();
-            }
-            let flight = Arc::new(Flight::new());
-            state.flights.insert(key.clone(), Arc::clone(&flight));
-            flight
-        };
-        let guard = Landed {
-            table: self,
-            key,
-            flight: &flight,
-        };
-        let answer = ask().map(Arc::new);
-        guard.land(answer)
+        }
+        // It changes faster than it can be asked for: what was true a moment ago has to do.
+        ask().map(Arc::new)
+    }
+
+    fn begin(&self, key: &K, enough: impl Fn(&V) -> bool) -> Begun<V> {
+        let mut state = self.state.lock();
+        if let Some(known) = state.known.get(key)
+            && Instant::now() < known.until
+            && known.answer.as_ref().map_or(true, |value| enough(value))
+        {
+            return Begun::Known(known.answer.clone());
+        }
+        if let Some(flight) = state.flights.get(key) {
+            return Begun::Joined(Arc::clone(flight));
+        }
+        let flight = Arc::new(Flight::new());
+        state.flights.insert(key.clone(), Arc::clone(&flight));
+        Begun::Lead(flight)
     }
 
     /// What is known, current or not, without asking anybody.
@@ -138,6 +163,15 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
             return None;
         }
         known.answer.as_ref().ok().cloned()
+    }
+
+    /// How long the answer still counts as current.
+    pub fn life(&self, key: &K) -> Duration {
+        let state = self.state.lock();
+        let until = state.known.peek(key).map(|known| known.until);
+        until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
     }
 
     /// Remembers something that was learned by the way.
@@ -200,9 +234,10 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
 }
 
 impl<K: Hash + Eq, V> State<K, V> {
+    /// Whatever is being asked about `key` is old news. Who asks from now on asks anew.
     fn overtake(&mut self, key: &K) {
-        if let Some(flight) = self.flights.get(key) {
-            flight.landed.lock().overtaken = true;
+        if let Some(flight) = self.flights.remove(key) {
+            flight.end(FlightState::Overtaken);
         }
     }
 }
@@ -210,62 +245,75 @@ impl<K: Hash + Eq, V> State<K, V> {
 impl<V> Flight<V> {
     fn new() -> Self {
         Flight {
-            landed: Mutex::new(Landing {
-                answer: None,
-                overtaken: false,
-            }),
+            state: Mutex::new(FlightState::UnderWay),
             arrival: Condvar::new(),
         }
     }
 
-    fn wait(&self) -> Result<Arc<V>> {
+    /// The answer; `None` if it was overtaken.
+    fn wait(&self) -> Option<Result<Arc<V>>> {
         let deadline = Instant::now() + LONGEST_FLIGHT;
-        let mut landed = self.landed.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(answer) = &landed.answer {
-                return answer.clone();
+            match &*state {
+                FlightState::Landed(answer) => return Some(answer.clone()),
+                FlightState::Overtaken => return None,
+                FlightState::UnderWay => {}
             }
-            if self.arrival.wait_until(&mut landed, deadline).timed_out() {
-                return Err(Error::new(
-                    Kind::TimedOut,
-                    "no answer to a question asked by another thread",
-                ));
+            if self.arrival.wait_until(&mut state, deadline).timed_out() {
+                let what = "no answer to a question asked by another thread";
+                return Some(Err(Error::new(Kind::TimedOut, what)));
             }
         }
+    }
+
+    /// Ends it, unless it has ended. Returns whether it counts.
+    fn end(&self, end: FlightState<V>) -> bool {
+        let mut state = self.state.lock();
+        let counts = matches!(*state, FlightState::UnderWay);
+        if counts {
+            *state = end;
+            self.arrival.notify_all();
+        }
+        counts
     }
 }
 
 /// Lands a flight, also when the question panics: whoever waits must not wait for ever.
-struct Landed<'a, K: Hash + Eq + Clone, V: Weigh> {
+struct Landing<'a, K: Hash + Eq + Clone, V: Weigh> {
     table: &'a Timed<K, V>,
     key: &'a K,
     flight: &'a Arc<Flight<V>>,
 }
 
-impl<K: Hash + Eq + Clone, V: Weigh> Landed<'_, K, V> {
-    fn land(self, answer: Result<Arc<V>>) -> Result<Arc<V>> {
+impl<K: Hash + Eq + Clone, V: Weigh> Landing<'_, K, V> {
+    /// The answer; `None` if it was overtaken.
+    fn land(self, answer: Result<Arc<V>>) -> Option<Result<Arc<V>>> {
+        // While the table is held nobody can overtake it.
         let mut state = self.table.state.lock();
-        let overtaken = self.flight.landed.lock().overtaken;
-        if !overtaken {
+        let counts = self.flight.end(FlightState::Landed(answer.clone()));
+        if counts {
             self.table.store(&mut state, self.key, answer.clone());
         }
         drop(state);
-        self.flight.landed.lock().answer = Some(answer.clone());
-        answer
+        counts.then_some(answer)
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Weigh> Drop for Landed<'_, K, V> {
+impl<K: Hash + Eq + Clone, V: Weigh> Drop for Landing<'_, K, V> {
     fn drop(&mut self) {
-        self.table.state.lock().flights.remove(self.key);
-        let mut landed = self.flight.landed.lock();
-        if landed.answer.is_none() {
-            landed.answer = Some(Err(Error::new(
-                Kind::Internal,
-                "a question to the repository panicked",
-            )));
+        let mut state = self.table.state.lock();
+        if state
+            .flights
+            .get(self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, self.flight))
+        {
+            state.flights.remove(self.key);
         }
-        self.flight.arrival.notify_all();
+        drop(state);
+        let what = "a question to the repository panicked";
+        self.flight
+            .end(FlightState::Landed(Err(Error::new(Kind::Internal, what))));
     }
 }
 
@@ -359,14 +407,22 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_overtaken_by_a_change_is_not_kept() {
+    fn an_answer_overtaken_by_a_change_is_given_to_nobody() {
         let table = table(HOUR);
         let answer = table.get(&"a", || {
             table.put(&"a", 2);
             Ok(1)
         });
-        assert_eq!(*answer.unwrap(), 1);
-        assert_eq!(*table.get(&"a", never).unwrap(), 2);
+        assert_eq!(*answer.unwrap(), 2);
+        let asked = AtomicUsize::new(0);
+        let answer = table.get(&"b", || {
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                table.forget(&"b");
+                return Ok(1);
+            }
+            Ok(2)
+        });
+        assert_eq!(*answer.unwrap(), 2, "asked again");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
 use super::verify::OrderedHash;
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
-use crate::repository::model::FilePlace;
+use crate::repository::model::{FilePlace, Owner};
 
 /// How long one read may wait although bytes keep coming, as they do when a server sends whole files only and the
 /// read is for the end of a large one. A program in such a read can't even be killed.
@@ -346,7 +346,11 @@ impl Content {
                 None
             });
             state.copy = match found {
-                None => Copy::Nothing,
+                None => {
+                    // At rest its presence was of no file at all; of nothing on disk, it would never be complete.
+                    state.presence = super::blocks::Presence::none(state.size);
+                    Copy::Nothing
+                }
                 Some(found) => {
                     state.presence = found.presence;
                     let blocks = Arc::new(found.blocks);
@@ -471,9 +475,12 @@ impl Content {
             .collect()
     }
 
-    /// Asks for the bytes there from now on.
+    /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment.
     pub(super) fn set_place(&self, place: FilePlace) {
-        self.state.lock().place = place;
+        let mut state = self.state.lock();
+        if !matches!(state.place.owner, Owner::Record(_)) || matches!(place.owner, Owner::Record(_)) {
+            state.place = place;
+        }
     }
 
     /// The state, for the downloads.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -18,17 +18,49 @@ use super::handles::Handles;
 use super::kernel;
 use super::lanes::Lane;
 use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::staging::Position;
 use crate::tree::{Access, Attributes, Found, Handle, Intent, Kind, Listing, Lookup, Opened, Tree};
 
 /// The adapter between the kernel and a tree.
 pub(super) struct Adapter {
     shared: Arc<Shared>,
+    lanes: Arc<Lanes>,
+}
+
+/// Where calls wait.
+struct Lanes {
     /// Calls that may ask the repository.
     metadata: Lane,
-    /// Reads and writes: local disk only; reads that need the network are answered by the floor that fetches.
+    /// Reads of what the server has: local disk only; those that need the network are answered by the floor that
+    /// fetches.
     data: Lane,
+    /// Reads and writes of staged files. One of them may have to copy a large file first.
+    staged: Lane,
     /// Calls that may wait for an upload.
     closing: Lane,
+}
+
+/// What is left to do when the kernel sends nothing more.
+pub(super) struct Afterwards {
+    shared: Arc<Shared>,
+    lanes: Arc<Lanes>,
+}
+
+impl Afterwards {
+    /// Waits for the calls under way, and closes what programs had open: the kernel need not tell at an unmount.
+    pub(super) fn finish(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        for lane in [&self.lanes.staged, &self.lanes.closing] {
+            if !lane.wait_idle(deadline) {
+                log::warn!("calls are still under way; what was closed is in the journal");
+            }
+        }
+        for handle in self.shared.files.take_all() {
+            if let Err(error) = self.shared.tree.release(&handle) {
+                self.shared.tree.board().post(&error);
+            }
+        }
+    }
 }
 
 struct Shared {
@@ -55,11 +87,23 @@ impl Adapter {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         };
-        Adapter {
-            shared: Arc::new(shared),
+        let lanes = Lanes {
             metadata: Lane::new("metadata", 128),
             data: Lane::new("data", 4),
+            staged: Lane::new("staged", 64),
             closing: Lane::new("closing", 256),
+        };
+        Adapter {
+            shared: Arc::new(shared),
+            lanes: Arc::new(lanes),
+        }
+    }
+
+    /// What is left to do afterwards.
+    pub(super) fn afterwards(&self) -> Afterwards {
+        Afterwards {
+            shared: Arc::clone(&self.shared),
+            lanes: Arc::clone(&self.lanes),
         }
     }
 
@@ -188,7 +232,8 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOENT);
         };
         let shared = self.shared();
-        self.metadata
+        self.lanes
+            .metadata
             .run(move || match shared.tree.lookup(parent.0, &name) {
                 Ok(Lookup::Found(found)) => shared.entry(Ok(found), reply),
                 Ok(Lookup::Absent(valid)) => reply.entry(&valid, &absent(), GENERATION),
@@ -202,10 +247,12 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let shared = self.shared();
-        self.metadata.run(move || match shared.tree.attributes(ino.0) {
-            Ok(attributes) => reply.attr(&attributes.valid, &shared.attr(ino.0, &attributes)),
-            Err(error) => reply.error(shared.errno(&error)),
-        });
+        self.lanes
+            .metadata
+            .run(move || match shared.tree.attributes(ino.0) {
+                Ok(attributes) => reply.attr(&attributes.valid, &shared.attr(ino.0, &attributes)),
+                Err(error) => reply.error(shared.errno(&error)),
+            });
     }
 
     fn setattr(
@@ -233,7 +280,7 @@ impl Filesystem for Adapter {
         });
         // The type bits are not ours to keep; the mask makes it fit.
         let mode = mode.map(|mode| (mode & 0o7777) as u16);
-        self.metadata.run(move || {
+        self.lanes.metadata.run(move || {
             let changed = size.map_or(Ok(()), |size| shared.tree.resize(ino.0, size));
             let changed = changed.and_then(|()| shared.tree.set_facts(ino.0, mode, mtime));
             match changed {
@@ -245,10 +292,12 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let shared = self.shared();
-        self.metadata.run(move || match shared.tree.link_target(ino.0) {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(shared.errno(&error)),
-        });
+        self.lanes
+            .metadata
+            .run(move || match shared.tree.link_target(ino.0) {
+                Ok(target) => reply.data(target.as_bytes()),
+                Err(error) => reply.error(shared.errno(&error)),
+            });
     }
 
     fn mkdir(
@@ -262,7 +311,7 @@ impl Filesystem for Adapter {
     ) {
         let shared = self.shared();
         let name = text(name);
-        self.metadata.run(move || {
+        self.lanes.metadata.run(move || {
             let made = name.and_then(|name| shared.tree.make_folder(parent.0, &name));
             shared.entry(made, reply);
         });
@@ -272,7 +321,7 @@ impl Filesystem for Adapter {
         let shared = self.shared();
         let name = text(name);
         // May wait until a running upload of the file has stopped.
-        self.closing.run(move || {
+        self.lanes.closing.run(move || {
             let removed = name.and_then(|name| shared.tree.unlink(parent.0, &name));
             shared.empty(removed, reply);
         });
@@ -281,7 +330,7 @@ impl Filesystem for Adapter {
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let shared = self.shared();
         let name = text(name);
-        self.metadata.run(move || {
+        self.lanes.metadata.run(move || {
             let removed = name.and_then(|name| shared.tree.remove_folder(parent.0, &name));
             shared.empty(removed, reply);
         });
@@ -319,9 +368,9 @@ impl Filesystem for Adapter {
         let intent = intent(flags.0, req.pid());
         // Opening to write may first fetch what is there.
         let lane = if intent.write {
-            &self.closing
+            &self.lanes.closing
         } else {
-            &self.metadata
+            &self.lanes.metadata
         };
         lane.run(move || match shared.tree.open(ino.0, intent) {
             Ok(opened) => {
@@ -347,24 +396,26 @@ impl Filesystem for Adapter {
         // A new file is for writing, whatever the flags say.
         let intent = Intent {
             write: true,
-            ..intent(flags | libc::O_WRONLY, req.pid())
+            truncate: flags & libc::O_TRUNC != 0,
+            exclusive: flags & libc::O_EXCL != 0,
+            process: process_of(req.pid()),
         };
-        self.metadata.run(
-            move || match name.and_then(|name| shared.tree.create(parent.0, &name, intent)) {
+        self.lanes.metadata.run(move || {
+            match name.and_then(|name| shared.tree.create(parent.0, &name, intent)) {
                 Ok((found, opened)) => {
                     let attr = shared.found(&found);
                     let (fh, flags) = shared.opened(opened);
                     reply.created(&found.attributes.valid, &attr, GENERATION, fh, flags);
                 }
                 Err(error) => reply.error(shared.errno(&error)),
-            },
-        );
+            }
+        });
     }
 
     fn read(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -373,16 +424,21 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let shared = self.shared();
-        self.data.run(move || match shared.file(fh) {
-            Ok(handle) => {
-                let answer_to = Arc::clone(&shared);
-                let answer = move |answer: Result<Vec<u8>>| match answer {
-                    Ok(bytes) => reply.data(&bytes),
-                    Err(error) => reply.error(answer_to.errno(&error)),
-                };
-                shared.tree.read(&handle, offset, size, Box::new(answer));
-            }
-            Err(error) => reply.error(shared.errno(&error)),
+        let handle = match shared.file(fh) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(shared.errno(&error)),
+        };
+        let lane = match *handle {
+            Handle::Staged { .. } => &self.lanes.staged,
+            Handle::Stored { .. } | Handle::Text(_) => &self.lanes.data,
+        };
+        lane.run(move || {
+            let answer_to = Arc::clone(&shared);
+            let answer = move |answer: Result<Vec<u8>>| match answer {
+                Ok(bytes) => reply.data(&bytes),
+                Err(error) => reply.error(answer_to.errno(&error)),
+            };
+            shared.tree.read(ino.0, &handle, offset, size, Box::new(answer));
         });
     }
 
@@ -393,18 +449,26 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let shared = self.shared();
+        // The kernel's idea of the end may be old, so an appending write goes where the end is. Pages of a mapped file
+        // that are written back belong where they were mapped.
+        let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let position = if appends {
+            Position::End
+        } else {
+            Position::At(offset)
+        };
         // The buffer belongs to the thread that reads from the kernel; at most `kernel::LARGEST_WRITE`.
         let bytes = data.to_vec();
-        self.data.run(move || {
+        self.lanes.staged.run(move || {
             let written = shared
                 .file(fh)
-                .and_then(|handle| shared.tree.write(&handle, offset, &bytes));
+                .and_then(|handle| shared.tree.write(&handle, position, &bytes));
             match written {
                 // It came as a u32.
                 Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
@@ -425,7 +489,8 @@ impl Filesystem for Adapter {
         }
         // Asked now: the process may be gone when the lane comes to it.
         let process = process_of(req.pid());
-        self.closing
+        self.lanes
+            .closing
             .run(move || shared.empty(shared.tree.flush(&handle, process), reply));
     }
 
@@ -440,7 +505,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let shared = self.shared();
-        self.closing.run(move || {
+        self.lanes.closing.run(move || {
             let released = shared
                 .files
                 .remove(fh.0)
@@ -451,7 +516,7 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let shared = self.shared();
-        self.closing.run(move || {
+        self.lanes.closing.run(move || {
             let synced = shared.file(fh).and_then(|handle| shared.tree.sync(&handle));
             shared.empty(synced, reply);
         });
@@ -459,7 +524,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let shared = self.shared();
-        self.metadata.run(move || match shared.tree.list(ino.0) {
+        self.lanes.metadata.run(move || match shared.tree.list(ino.0) {
             Ok(listing) => {
                 let fh = FileHandle(shared.folders.insert(Arc::new(listing)));
                 reply.opened(fh, FopenFlags::empty());
@@ -553,7 +618,7 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let shared = self.shared();
-        self.metadata.run(move || match shared.tree.room() {
+        self.lanes.metadata.run(move || match shared.tree.room() {
             Ok((total, free)) => {
                 // Bytes in blocks of 4 KiB; numbers of files are not limited by us.
                 let (total, free) = (total / 4096, free / 4096);

@@ -34,6 +34,11 @@ impl<T> Handles<T> {
         self.open.read().get(&number).cloned()
     }
 
+    /// Takes all handles out of the table.
+    pub(super) fn take_all(&self) -> Vec<Arc<T>> {
+        self.open.write().drain().map(|(_, handle)| handle).collect()
+    }
+
     /// Takes a handle out of the table.
     pub(super) fn remove(&self, number: u64) -> Option<Arc<T>> {
         self.open.write().remove(&number)

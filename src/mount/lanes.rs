@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +23,8 @@ struct Shared {
     most_threads: usize,
     state: Mutex<State>,
     bell: Condvar,
+    /// A thread has nothing to do.
+    rest: Condvar,
 }
 
 #[derive(Default)]
@@ -48,6 +50,7 @@ impl Lane {
             most_threads,
             state: Mutex::default(),
             bell: Condvar::new(),
+            rest: Condvar::new(),
         };
         Lane {
             shared: Arc::new(shared),
@@ -74,6 +77,17 @@ impl Lane {
         }
     }
 
+    /// Waits until all jobs are done. False if the deadline comes first.
+    pub(super) fn wait_idle(&self, deadline: Instant) -> bool {
+        let mut state = self.shared.state.lock();
+        while !state.queue.is_empty() || state.idle < state.threads {
+            if self.shared.rest.wait_until(&mut state, deadline).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
     fn add_thread(&self, number: usize) {
         let shared = Arc::clone(&self.shared);
         let name = format!("{}-{number}", shared.name);
@@ -83,7 +97,12 @@ impl Lane {
             .spawn(move || shared.work());
         if let Err(error) = made {
             log::error!("can't start a thread of the {} lane: {error}", self.shared.name);
-            self.shared.state.lock().threads -= 1;
+            let mut state = self.shared.state.lock();
+            state.threads -= 1;
+            if state.threads == 0 {
+                // Nobody would ever come for them; dropped, their replies say EIO.
+                state.queue.clear();
+            }
         }
     }
 }
@@ -105,6 +124,7 @@ impl Shared {
                 continue;
             }
             state.idle += 1;
+            self.rest.notify_all();
             let timed_out = self.bell.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
             if timed_out && state.queue.is_empty() {

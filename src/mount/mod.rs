@@ -32,6 +32,8 @@ use device::How;
 const DRAIN: Duration = Duration::from_secs(60);
 /// How often a draining daemon looks whether all is sent.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long calls that were under way at the unmount are waited for.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Of the disk with the cache, the part that is left free.
 const KEEP_FREE: f64 = 0.05;
 /// How far sequential readers are read ahead of, at most.
@@ -42,13 +44,16 @@ const READ_AHEAD: u64 = 32 << 20;
 /// # Errors
 /// Whatever keeps it from mounting; after that, none.
 pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
+    raise_descriptor_limit();
     let tree = build(&settings)?;
     let content = Arc::clone(tree.content());
     let staging = Arc::clone(tree.staging());
 
     let (acl, config) = kernel::session_config();
     let device = device::attach(&settings)?;
-    let session = fuser::Session::from_fd(Adapter::new(Arc::clone(&tree)), device, acl, config)
+    let adapter = Adapter::new(Arc::clone(&tree));
+    let afterwards = adapter.afterwards();
+    let session = fuser::Session::from_fd(adapter, device, acl, config)
         .map_err(|e| Error::local("agree with the kernel on how to talk", &e))?;
     let mountpoint = settings.mountpoint.clone();
     let weak = Arc::downgrade(&tree);
@@ -65,10 +70,27 @@ pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
     ready();
     let served = session.run();
     log::info!("unmounted {}", settings.mountpoint.display());
+    afterwards.finish(LAST_CALLS);
     staging.shutdown();
     content.shutdown();
     remove_private_cache(&settings.cache_dir, std::process::id());
     served.map_err(|e| Error::local("serve the mount", &e))
+}
+
+/// Each staged file that waits and each open one needs descriptors; the usual soft limit of 1,024 is for programs that
+/// use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    ) {
+        log::warn!("can't raise the limit on open files: {error}");
+    }
 }
 
 /// Builds the floors, from the lowest up.

@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use super::Repository;
-use super::model::{FileEntry, RecordId, on_one_line};
+use super::model::{FileEntry, FilePlace, Owner, RecordId, on_one_line};
 use super::records::read_files;
 use super::transport::{Ask, RDM_JSON, Repeat};
 use super::urls::{check_new_key, encode_key};
@@ -62,6 +62,7 @@ impl Repository {
         let doing = format!("commit file {} of draft {id}", on_one_line(key));
         let url = self.draft_file_url(id, key, "/commit")?;
         let answer = self.ask(Ask::new(Method::POST, url, doing.as_str()).repeat(Repeat::SafeBut500))?;
+        self.forget_link(id, key);
         FileEntry::from_value(&answer.value).ok_or_else(|| {
             Error::new(
                 Kind::ServerFailed,
@@ -79,7 +80,17 @@ impl Repository {
         let doing = format!("delete file {} of draft {id}", on_one_line(key));
         let mut ask = Ask::new(Method::DELETE, url, doing).repeat(Repeat::Safe);
         ask.gone_is_done = true;
+        self.forget_link(id, key);
         self.ask(ask).map(drop)
+    }
+
+    /// A link to the bytes that a draft's file had so far leads to the wrong ones from now on.
+    fn forget_link(&self, id: &RecordId, key: &str) {
+        let owner = Owner::Draft(id.clone());
+        self.presigned.forget(&FilePlace {
+            owner,
+            key: key.into(),
+        });
     }
 
     pub(super) fn draft_file_url(&self, id: &RecordId, key: &str, rest: &str) -> Result<Url> {

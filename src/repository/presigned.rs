@@ -63,7 +63,7 @@ impl Presigned {
         }
     }
 
-    /// Drops a link that did not work.
+    /// Drops a link that did not work, or that leads to bytes that are about to be replaced.
     pub(super) fn forget(&self, place: &FilePlace) {
         self.0.lock().pop(place);
     }

@@ -4,6 +4,7 @@
 //! upload holds is frozen: the next write goes to a new generation, so that what is sent never changes under way.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::journal::{Entry, Journal, State};
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::RecordId;
+use crate::repository::model::{Md5, RecordId};
 
 /// A file that was written here, from its creation to its confirmation by the server.
 pub struct Staged {
@@ -30,6 +31,8 @@ pub struct Staged {
     /// Handles that may write. Outside the lock: it goes up only while the table of files is held, so that nobody drops a
     /// file that somebody opens.
     writers: AtomicUsize,
+    /// How often it was opened to write, ever.
+    opens: AtomicU64,
     /// Bytes of the running upload that are sent.
     pub(super) sent: AtomicU64,
 }
@@ -46,24 +49,34 @@ pub(super) struct Space {
 struct Inner {
     data: Arc<File>,
     generation: u64,
-    /// The generation that the journal on disk calls closed: what a restart would send.
-    closed: Option<u64>,
+    /// What the journal on disk calls closed: what a restart would send.
+    closed: Option<Closed>,
     size: u64,
     mtime: SystemTime,
     mode: Option<u16>,
     /// Something was written that no upload has been given.
     dirty: bool,
-    /// Something was written that is not synced.
-    unsynced: bool,
+    /// Counts the changes of the bytes.
+    written: u64,
+    /// As many of them are on disk.
+    synced: u64,
+    /// As many of them the journal on disk knows of. `None`: there is no entry yet.
+    noted: Option<u64>,
     unlinked: bool,
     upload: Upload,
+    /// What the server said of the last bytes it confirmed.
+    confirmed: Option<Md5>,
     /// Counts the uploads asked for; the last one is the one that counts.
     turn: u64,
     tries: u32,
 }
 
-/// A program that writes without end while it is synced is not waited for: its last close syncs again.
-const SYNC_ROUNDS: u32 = 3;
+/// A generation that was closed and has not arrived.
+#[derive(Clone, Copy)]
+struct Closed {
+    generation: u64,
+    size: u64,
+}
 
 /// How far the last upload has come.
 #[derive(Clone, Debug)]
@@ -101,6 +114,15 @@ pub(super) struct Snapshot {
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// At this offset.
+    At(u64),
+    /// At the end, wherever that is by now (`O_APPEND`).
+    End,
+}
+
 /// What stat(2) wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -116,11 +138,9 @@ impl Staged {
     /// A new, empty file. Its journal entry is written, so that a crash leaves a trace of it; on disk it is with the
     /// first sync.
     pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>) -> Result<Self> {
-        let data = space.journal.create_data(id, 0)?;
-        let staged = Staged::assemble(space, id, draft, key, data);
-        space
-            .journal
-            .write_unsynced(&staged.entry(&staged.inner.lock(), State::Open))?;
+        let (data, generation) = space.journal.create_data(id, 0)?;
+        let staged = Staged::assemble(space, id, draft, key, data, generation);
+        staged.note_unsynced(&mut staged.inner.lock())?;
         Ok(staged)
     }
 
@@ -133,15 +153,15 @@ impl Staged {
         bytes: &File,
         mtime: Option<SystemTime>,
     ) -> Result<Self> {
-        let data = space.journal.create_data(id, 0)?;
-        let copied = copy_bytes(bytes, &data);
-        let staged = Staged::assemble(space, id, draft, key, data);
+        let (data, generation) = space.journal.create_data(id, 0)?;
+        let copied = copy_bytes(bytes, &data, u64::MAX);
+        let staged = Staged::assemble(space, id, draft, key, data, generation);
         {
             let mut inner = staged.inner.lock();
             match copied {
                 Ok(size) => inner.size = size,
                 Err(e) => {
-                    space.journal.remove_data(id, 0);
+                    space.journal.remove_data(id, generation);
                     return Err(Error::local(
                         format_args!("copy {} to the staged files", staged.key),
                         &e,
@@ -150,7 +170,7 @@ impl Staged {
             }
             inner.mtime = mtime.unwrap_or(inner.mtime);
             inner.dirty = false;
-            inner.unsynced = false;
+            inner.synced = inner.written;
             inner.upload = Upload::Done;
         }
         Ok(staged)
@@ -159,14 +179,18 @@ impl Staged {
     /// A file that an earlier mount left closed and unsent, or refused.
     pub(super) fn recover(space: &Arc<Space>, entry: &Entry, draft: RecordId) -> Result<Self> {
         let data = space.journal.open_data(entry.id, entry.generation)?;
-        let staged = Staged::assemble(space, entry.id, draft, entry.key.as_str().into(), data);
+        let key = entry.key.as_str().into();
+        let staged = Staged::assemble(space, entry.id, draft, key, data, entry.generation);
         {
             let mut inner = staged.inner.lock();
             inner.size = entry.size;
-            inner.generation = entry.generation;
-            inner.closed = Some(entry.generation);
+            inner.closed = Some(Closed {
+                generation: entry.generation,
+                size: entry.size,
+            });
             inner.dirty = false;
-            inner.unsynced = false;
+            inner.synced = inner.written;
+            inner.noted = Some(inner.written);
             inner.turn = 1;
             inner.upload = match &entry.state {
                 State::Refused(reason) => Upload::Refused(Error::new(Kind::Refused, reason.clone())),
@@ -176,7 +200,14 @@ impl Staged {
         Ok(staged)
     }
 
-    fn assemble(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>, data: File) -> Self {
+    fn assemble(
+        space: &Arc<Space>,
+        id: u64,
+        draft: RecordId,
+        key: Arc<str>,
+        data: File,
+        generation: u64,
+    ) -> Self {
         Staged {
             id,
             draft,
@@ -184,20 +215,25 @@ impl Staged {
             space: Arc::clone(space),
             inner: Mutex::new(Inner {
                 data: Arc::new(data),
-                generation: 0,
+                generation,
                 closed: None,
                 size: 0,
                 mtime: SystemTime::now(),
                 mode: None,
                 dirty: true,
-                unsynced: true,
+                // A new file is a change, even if nothing is ever written to it.
+                written: 1,
+                synced: 0,
+                noted: None,
                 unlinked: false,
                 upload: Upload::NotYet,
+                confirmed: None,
                 turn: 0,
                 tries: 0,
             }),
             changed: Condvar::new(),
             writers: AtomicUsize::new(0),
+            opens: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
     }
@@ -206,6 +242,12 @@ impl Staged {
     #[must_use]
     pub fn key(&self) -> &Arc<str> {
         &self.key
+    }
+
+    /// Its draft.
+    #[must_use]
+    pub fn draft(&self) -> &RecordId {
+        &self.draft
     }
 
     /// What stat(2) wants to know.
@@ -261,20 +303,25 @@ impl Staged {
     /// Writes; the file grows as needed.
     ///
     /// # Errors
-    /// `DiskFull` or `Local`.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// `DiskFull` or `Local`; `Call(EFBIG)` past the largest offset.
+    pub fn write(&self, position: Position, bytes: &[u8]) -> Result<()> {
         let mut inner = self.inner.lock();
-        self.thaw(&mut inner)?;
+        let offset = match position {
+            Position::At(offset) => offset,
+            Position::End => inner.size,
+        };
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or_else(|| Error::call(libc::EFBIG))?;
+        self.thaw(&mut inner, u64::MAX)?;
         let wrote = inner.data.write_all_at(bytes, offset);
-        match wrote {
-            Ok(()) => inner.size = inner.size.max(offset + bytes.len() as u64),
-            Err(e) => {
-                inner.size = inner.data.metadata().map_or(inner.size, |m| m.len());
-                return Err(Error::local(format_args!("write staged {}", self.key), &e));
-            }
-        }
+        inner.size = match &wrote {
+            Ok(()) => inner.size.max(end),
+            Err(_) => inner.data.metadata().map_or(inner.size, |m| m.len()),
+        };
         inner.mtime = SystemTime::now();
-        Ok(())
+        wrote.map_err(|e| Error::local(format_args!("write staged {}", self.key), &e))
     }
 
     /// Cuts the file, or lets it grow with zeros.
@@ -283,7 +330,7 @@ impl Staged {
     /// `DiskFull` or `Local`.
     pub fn truncate(&self, size: u64) -> Result<()> {
         let mut inner = self.inner.lock();
-        self.thaw(&mut inner)?;
+        self.thaw(&mut inner, size)?;
         inner
             .data
             .set_len(size)
@@ -293,40 +340,55 @@ impl Staged {
         Ok(())
     }
 
-    /// Makes the bytes writable. What the journal calls closed must not change any more, because a restart would
-    /// send it: writing goes on in a copy, and an upload of the old bytes is stopped.
-    fn thaw(&self, inner: &mut Inner) -> Result<()> {
+    /// Makes the bytes writable, of which the first `keep` are still needed. What the journal calls closed must not
+    /// change any more, because a restart would send it: writing goes on in a copy, and an upload of the old bytes is
+    /// stopped, but not before there is a copy.
+    fn thaw(&self, inner: &mut Inner, keep: u64) -> Result<()> {
         let journal = &self.space.journal;
         match (&inner.upload, inner.closed) {
-            (_, None) => {}
             (Upload::Done, Some(_)) => {
                 // The server has the closed bytes: nothing is lost if a restart doesn't send them.
-                journal.write(&self.entry(inner, State::Open))?;
                 inner.closed = None;
+                journal.write(&self.entry(inner, State::Open))?;
             }
-            (_, Some(closed)) if closed == inner.generation => {
-                if let Upload::Running { cancelled, .. } = &inner.upload {
-                    cancelled.store(true, Ordering::Relaxed);
+            (_, Some(closed)) if closed.generation == inner.generation => {
+                let (copy, generation) = journal.create_data(self.id, inner.generation + 1)?;
+                if let Err(e) = copy_bytes(&inner.data, &copy, keep) {
+                    journal.remove_data(self.id, generation);
+                    return Err(Error::local(format_args!("copy staged {}", self.key), &e));
                 }
-                let generation = inner.generation + 1;
-                let copy = journal.create_data(self.id, generation)?;
-                copy_bytes(&inner.data, &copy)
-                    .map_err(|e| Error::local(format_args!("copy staged {}", self.key), &e))?;
                 inner.data = Arc::new(copy);
                 inner.generation = generation;
-                inner.upload = Upload::NotYet;
-                inner.turn += 1;
-                self.changed.notify_all();
+                self.stop_upload(inner);
             }
             (_, Some(_)) => {}
+            (_, None) if inner.noted.is_none() => self.note_unsynced(inner)?,
+            (_, None) => {}
         }
         inner.dirty = true;
-        inner.unsynced = true;
+        inner.written += 1;
         Ok(())
     }
 
+    /// No upload that was asked for so far counts any more.
+    fn stop_upload(&self, inner: &mut Inner) {
+        if let Upload::Running { cancelled, .. } = &inner.upload {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        inner.upload = Upload::NotYet;
+        inner.turn += 1;
+        self.changed.notify_all();
+    }
+
+    /// One more writer. Only while the table of files is held.
     pub(super) fn add_writer(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
         self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often it was opened to write, ever.
+    pub(super) fn opens(&self) -> u64 {
+        self.opens.load(Ordering::Acquire)
     }
 
     /// Whether somebody has it open for writing, who will close it.
@@ -346,29 +408,25 @@ impl Staged {
     /// `DiskFull` or `Local`.
     pub fn sync(&self) -> Result<()> {
         let mut inner = self.inner.lock();
-        let is_new = inner.unsynced;
         self.sync_bytes(&mut inner)?;
-        // While an older generation is closed and unsent, a restart must send that one: the entry stays as it is.
-        if is_new && inner.closed.is_none() && !inner.unlinked {
+        let synced = inner.synced;
+        if !inner.unlinked && inner.dirty && inner.noted.is_none_or(|noted| noted < synced) {
             self.space.journal.write(&self.entry(&inner, State::Open))?;
+            inner.noted = Some(synced);
         }
         Ok(())
     }
 
-    /// Syncs the bytes. The lock is let go meanwhile, because a large file takes long and others want to look at this
-    /// one; what is written meanwhile is synced too, within reason.
+    /// Brings all that is written now to the disk. The lock is let go meanwhile, because a large file takes long and
+    /// others want to look at this one.
     fn sync_bytes(&self, inner: &mut MutexGuard<'_, Inner>) -> Result<()> {
-        for _ in 0..SYNC_ROUNDS {
-            if inner.unlinked || !inner.unsynced {
-                return Ok(());
-            }
-            inner.unsynced = false;
-            let data = Arc::clone(&inner.data);
-            if let Err(e) = MutexGuard::unlocked(inner, || data.sync_all()) {
-                inner.unsynced = true;
-                return Err(Error::local(format_args!("sync staged {}", self.key), &e));
-            }
+        if inner.unlinked || inner.synced >= inner.written {
+            return Ok(());
         }
+        let (data, written) = (Arc::clone(&inner.data), inner.written);
+        MutexGuard::unlocked(inner, || data.sync_all())
+            .map_err(|e| Error::local(format_args!("sync staged {}", self.key), &e))?;
+        inner.synced = inner.synced.max(written);
         Ok(())
     }
 
@@ -376,37 +434,51 @@ impl Staged {
     /// send, or it is not the time: at a FLUSH (`released` is false) other writers may follow, and an empty file
     /// may be about to be written (`echo > f` sends a FLUSH before its first WRITE).
     pub(super) fn close(&self, released: bool) -> Result<Option<u64>> {
-        let is_time = |inner: &Inner| {
-            let writers = self.writers.load(Ordering::Acquire);
-            let all_here = if released {
-                writers == 0
-            } else {
-                writers <= 1 && inner.size > 0
-            };
-            inner.dirty && !inner.unlinked && all_here
-        };
         let mut inner = self.inner.lock();
-        if !is_time(&inner) {
-            drop(inner);
-            return self.sync().map(|()| None);
+        while self.is_complete(&inner, released) {
+            if inner.synced < inner.written {
+                // Somebody else may close, open, write or remove it meanwhile: asked again after.
+                self.sync_bytes(&mut inner)?;
+                continue;
+            }
+            self.space.journal.write(&self.entry(&inner, State::Closed))?;
+            let closed = Closed {
+                generation: inner.generation,
+                size: inner.size,
+            };
+            if let Some(old) = inner.closed.replace(closed)
+                && old.generation != closed.generation
+            {
+                self.space.journal.remove_data(self.id, old.generation);
+            }
+            inner.noted = Some(inner.synced);
+            inner.dirty = false;
+            inner.tries = 0;
+            inner.turn += 1;
+            inner.upload = Upload::Queued;
+            return Ok(Some(inner.turn));
         }
-        self.sync_bytes(&mut inner)?;
-        // Asked again: somebody else may have closed it, opened it or removed it meanwhile.
-        if !is_time(&inner) {
-            return Ok(None);
+        drop(inner);
+        self.sync().map(|()| None)
+    }
+
+    fn is_complete(&self, inner: &Inner, released: bool) -> bool {
+        let writers = self.writers.load(Ordering::Acquire);
+        let all_here = if released {
+            writers == 0
+        } else {
+            writers <= 1 && inner.size > 0
+        };
+        inner.dirty && !inner.unlinked && all_here
+    }
+
+    /// Stops its upload for now. It counts as not sent, so that the next close sends it.
+    pub(super) fn hold(&self) {
+        let mut inner = self.inner.lock();
+        if !matches!(inner.upload, Upload::Done) {
+            self.stop_upload(&mut inner);
+            inner.dirty = true;
         }
-        self.space.journal.write(&self.entry(&inner, State::Closed))?;
-        let generation = inner.generation;
-        if let Some(old) = inner.closed.replace(generation)
-            && old != generation
-        {
-            self.space.journal.remove_data(self.id, old);
-        }
-        inner.dirty = false;
-        inner.tries = 0;
-        inner.turn += 1;
-        inner.upload = Upload::Queued;
-        Ok(Some(inner.turn))
     }
 
     /// The upload of `turn`, if nobody needs it any more in the last moment.
@@ -443,6 +515,18 @@ impl Staged {
         counts
     }
 
+    /// The server has the bytes of `turn`, under this checksum.
+    pub(super) fn confirm(&self, turn: u64, md5: Option<Md5>) {
+        self.inner.lock().confirmed = md5;
+        self.advance(turn, Upload::Done);
+    }
+
+    /// The checksum that the server confirmed last.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<Md5> {
+        self.inner.lock().confirmed
+    }
+
     /// Waits until the upload of `turn` is over, at most until `deadline`: then it goes on behind the user's back.
     ///
     /// # Errors
@@ -471,16 +555,13 @@ impl Staged {
         }
     }
 
-    /// Takes it off the tree: its upload stops, what its handles hold stays readable.
+    /// Takes it off the tree: its upload stops, a restart knows nothing of it, what its handles hold stays readable.
     pub(super) fn unlink(&self) {
         let mut inner = self.inner.lock();
         inner.unlinked = true;
         inner.dirty = false;
-        inner.turn += 1;
-        if let Upload::Running { cancelled, .. } = &inner.upload {
-            cancelled.store(true, Ordering::Relaxed);
-        }
-        self.changed.notify_all();
+        self.stop_upload(&mut inner);
+        self.space.journal.remove(self.id);
     }
 
     /// Whether nobody needs it any more, unless somebody has it open to write: removed, or sent and not written since.
@@ -496,7 +577,7 @@ impl Staged {
         journal.remove(self.id);
         journal.remove_data(self.id, inner.generation);
         if let Some(closed) = inner.closed {
-            journal.remove_data(self.id, closed);
+            journal.remove_data(self.id, closed.generation);
         }
     }
 
@@ -520,16 +601,36 @@ impl Staged {
         self.inner.lock().turn
     }
 
+    fn note_unsynced(&self, inner: &mut Inner) -> Result<()> {
+        self.space
+            .journal
+            .write_unsynced(&self.entry(inner, State::Open))?;
+        inner.noted = Some(0);
+        Ok(())
+    }
+
+    /// The journal entry of this moment. While an older generation is closed and unsent, a restart must send that one:
+    /// the open one is only named beside it.
     fn entry(&self, inner: &Inner, state: State) -> Entry {
+        let (generation, size, state, open) = match (inner.closed, state) {
+            (Some(closed), State::Open) => (
+                closed.generation,
+                closed.size,
+                State::Closed,
+                Some(inner.generation),
+            ),
+            (_, state) => (inner.generation, inner.size, state, None),
+        };
         Entry {
             id: self.id,
             repository: self.space.repository.clone(),
             account: self.space.account.clone(),
             draft: self.draft.to_string(),
             key: self.key.to_string(),
-            generation: inner.generation,
-            size: inner.size,
+            generation,
+            size,
             state,
+            open,
         }
     }
 
@@ -560,10 +661,10 @@ impl Staged {
     }
 }
 
-/// Copies all bytes, whatever the position of the file is; the kernel shares the blocks where it can.
-fn copy_bytes(from: &File, to: &File) -> std::io::Result<u64> {
-    let mut from = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()))?;
-    std::io::copy(&mut from, &mut &*to)
+/// Copies the first bytes, whatever the position of the file is; the kernel shares the blocks where it can.
+fn copy_bytes(from: &File, to: &File, most: u64) -> std::io::Result<u64> {
+    let from = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()))?;
+    std::io::copy(&mut from.take(most), &mut &*to)
 }
 
 impl std::fmt::Debug for Staged {

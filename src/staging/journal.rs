@@ -31,6 +31,9 @@ pub struct Entry {
     pub size: u64,
     /// How far it has come.
     pub state: State,
+    /// A later generation that was being written and never closed; kept beside the closed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
 }
 
 /// How far a staged file has come, as far as a restart must know.
@@ -97,19 +100,46 @@ impl Journal {
         self.data.join(format!("{id}-{generation}"))
     }
 
-    /// Creates the file for the bytes of a generation, readable by the user alone.
+    /// Creates a file for the bytes of a new generation, readable by the user alone: the first from `generation` on
+    /// that no crash has left a file of.
     ///
     /// # Errors
     /// `DiskFull` or `Local`.
-    pub fn create_data(&self, id: u64, generation: u64) -> Result<File> {
-        let path = self.data_path(id, generation);
-        OpenOptions::new()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| Error::local(format_args!("create {}", path.display()), &e))
+    pub fn create_data(&self, id: u64, generation: u64) -> Result<(File, u64)> {
+        let mut generation = generation;
+        loop {
+            let path = self.data_path(id, generation);
+            let created = OpenOptions::new()
+                .create_new(true)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path);
+            match created {
+                Ok(file) => return Ok((file, generation)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => generation += 1,
+                Err(e) => return Err(Error::local(format_args!("create {}", path.display()), &e)),
+            }
+        }
+    }
+
+    /// A number that no staged file has, whatever crashes left behind.
+    ///
+    /// # Errors
+    /// `Local` if the folders can't be read.
+    pub fn free_id(&self) -> Result<u64> {
+        let mut free = 1;
+        for folder in [&self.entries, &self.data] {
+            let reading = |e: std::io::Error| Error::local(format_args!("read {}", folder.display()), &e);
+            for item in fs::read_dir(folder).map_err(reading)? {
+                let name = item.map_err(reading)?.file_name();
+                let number = name
+                    .to_str()
+                    .and_then(|name| name.split(['-', '.']).next()?.parse::<u64>().ok());
+                free = free.max(number.map_or(0, |number| number + 1));
+            }
+        }
+        Ok(free)
     }
 
     /// Opens the bytes of a generation.
@@ -230,6 +260,7 @@ mod tests {
             generation: 2,
             size: 17,
             state: State::Refused("Bucket quota exceeded.".into()),
+            open: Some(3),
         }
     }
 
@@ -253,6 +284,19 @@ mod tests {
         fs::write(directory.path().join("journal/2.json"), b"{\"id\": 2,").unwrap();
         fs::write(directory.path().join("journal/3.new"), b"").unwrap();
         assert_eq!(journal.load().unwrap(), [entry(1)]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_never_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        assert_eq!(journal.free_id().unwrap(), 1);
+        journal.write(&entry(3)).unwrap();
+        fs::write(directory.path().join("data/7-0"), b"left").unwrap();
+        assert_eq!(journal.free_id().unwrap(), 8);
+        let (_, generation) = journal.create_data(7, 0).unwrap();
+        assert_eq!(generation, 1);
+        assert_eq!(fs::read(directory.path().join("data/7-0")).unwrap(), b"left");
     }
 
     #[test]

@@ -26,10 +26,10 @@ use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
 use crate::repository::model::{FileEntry, RecordId};
 use crate::status::Board;
-pub use file::{Facts, Staged, Upload};
+pub use file::{Facts, Position, Staged, Upload};
 use file::{Snapshot, Space, is_final};
 use journal::{Journal, State};
-use queue::{Queue, Ticket};
+use queue::{Queue, Task, Ticket};
 
 /// How a staging area is set up.
 pub struct Settings {
@@ -78,6 +78,8 @@ struct Files {
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two tries; there is no last try.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The pause before a file that could not be brought to disk is closed again.
+const CLOSE_PAUSE: Duration = Duration::from_secs(5);
 /// As long as an unlink waits for a running upload of the same key to stop. It stops between two pieces or steps,
 /// each of which the limits of `repository/` bound.
 const LONGEST_STOP: Duration = Duration::from_secs(90);
@@ -102,7 +104,7 @@ impl Area {
             account: settings.account,
         });
         let shared = Arc::new(Shared {
-            next_id: AtomicU64::new(entries.iter().map(|entry| entry.id + 1).max().unwrap_or(1)),
+            next_id: AtomicU64::new(space.journal.free_id()?),
             space,
             directory,
             repository,
@@ -213,7 +215,6 @@ impl Area {
             files.absent.insert(staged.id);
         }
         files.by_place.insert(place, Arc::clone(&staged));
-        drop(files);
         self.shared.changed();
         Ok(staged)
     }
@@ -246,44 +247,50 @@ impl Area {
         }
     }
 
-    /// RELEASE: a writing handle is gone. After the last one, what is left to send is sent; nobody waits for it.
+    /// RELEASE: a writing handle is gone. After the last one, what is left to send is sent; nobody waits for it. If it
+    /// can't be brought to disk, that is tried again.
     ///
     /// # Errors
     /// `DiskFull`, `Local`.
     pub fn release(&self, staged: &Arc<Staged>) -> Result<()> {
         staged.remove_writer();
-        let closed = staged.close(true);
-        match closed {
-            Ok(Some(turn)) => self.shared.enqueue(staged, turn),
-            Ok(None) => self.shared.drop_if_over(staged),
-            Err(error) => return Err(error),
+        if staged.has_writers() {
+            return Ok(());
         }
-        Ok(())
+        self.shared.close(staged)
     }
 
-    /// Takes a staged file off the tree: no upload begins any more, and a running one has stopped when this returns.
-    /// Returns whether the server may have something under the key.
+    /// Stops the upload of a file that is about to be removed; when this returns, none runs. Returns whether the server
+    /// may have something under the key. [`Area::remove`] or [`Area::resume`] must follow.
     ///
     /// # Errors
-    /// `NotReady` if a running upload doesn't stop in time.
-    pub fn remove(&self, staged: &Arc<Staged>) -> Result<bool> {
-        let shared = &self.shared;
-        let never_sent = {
-            let mut files = shared.files.lock();
-            files.take(staged);
-            files.absent.remove(&staged.id)
-        };
-        staged.unlink();
-        shared.changed();
-        let stopped = shared.queue.wait_idle(staged, LONGEST_STOP);
-        shared.drop_if_over(staged);
-        if !stopped {
+    /// `NotReady` if a running upload doesn't stop in time; then it goes on.
+    pub fn hold(&self, staged: &Arc<Staged>) -> Result<bool> {
+        staged.hold();
+        if !self.shared.queue.wait_idle(staged, LONGEST_STOP) {
+            self.resume(staged);
             return Err(Error::new(
                 Kind::NotReady,
                 format!("the upload of {} doesn't stop", staged.key),
             ));
         }
-        Ok(!never_sent)
+        Ok(!self.shared.files.lock().absent.contains(&staged.id))
+    }
+
+    /// Goes on with a file whose removal failed.
+    pub fn resume(&self, staged: &Arc<Staged>) {
+        if !staged.has_writers()
+            && let Err(error) = self.shared.close(staged)
+        {
+            self.shared.board.post(&error);
+        }
+    }
+
+    /// Takes a staged file off the tree. Its bytes go when its last handle does.
+    pub fn remove(&self, staged: &Arc<Staged>) {
+        self.shared.take(&mut self.shared.files.lock(), staged);
+        staged.unlink();
+        self.shared.drop_if_over(staged);
     }
 
     /// What is not safe on the server, oldest first.
@@ -310,6 +317,13 @@ impl Area {
                 log::error!("an upload thread panicked");
             }
         }
+        // What is complete, but could not be written down so far, is the next mount's to send.
+        let files: Vec<_> = self.shared.files.lock().by_place.values().cloned().collect();
+        for staged in files.iter().filter(|staged| !staged.has_writers()) {
+            if let Err(error) = staged.close(true) {
+                log::error!("{error}");
+            }
+        }
     }
 }
 
@@ -322,66 +336,106 @@ impl Shared {
         let known_absent = self.files.lock().absent.remove(&staged.id);
         self.queue.push(Ticket {
             staged: Arc::clone(staged),
-            turn,
+            task: Task::Send(turn),
             known_absent,
         });
     }
 
+    /// The last writer is gone.
+    fn close(&self, staged: &Arc<Staged>) -> Result<()> {
+        match staged.close(true) {
+            Ok(Some(turn)) => self.enqueue(staged, turn),
+            Ok(None) => self.drop_if_over(staged),
+            Err(error) => {
+                let ticket = Ticket {
+                    staged: Arc::clone(staged),
+                    task: Task::Close,
+                    known_absent: false,
+                };
+                self.queue.push_later(ticket, CLOSE_PAUSE);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what an earlier mount left. Of two files with one key, the later one counts.
     fn recover(self: &Arc<Self>, entries: &[journal::Entry]) {
         for entry in entries {
+            let shown = format!("{} of draft {}", entry.key, entry.draft);
             if entry.repository != self.space.repository || entry.account != self.space.account {
-                log::info!(
-                    "{} of draft {} was staged by another user; left alone",
-                    entry.key,
-                    entry.draft
-                );
+                log::info!("{shown} was staged by another user; left alone");
                 continue;
+            }
+            if entry.state == State::Open || entry.open.is_some() {
+                let generation = entry.open.unwrap_or(entry.generation);
+                let path = self.space.journal.data_path(entry.id, generation);
+                log::warn!(
+                    "{shown} was never closed; what was written is kept in {}",
+                    path.display()
+                );
             }
             if entry.state == State::Open {
-                log::warn!(
-                    "{} of draft {} was never closed; its bytes are kept",
-                    entry.key,
-                    entry.draft
-                );
                 continue;
             }
-            let Some(draft) = RecordId::new(&entry.draft) else {
-                log::warn!("journal entry {} names no draft", entry.id);
-                continue;
-            };
-            match Staged::recover(&self.space, entry, draft.clone()) {
-                Ok(staged) => {
-                    let staged = Arc::new(staged);
-                    let place = (draft, Arc::clone(staged.key()));
-                    self.files.lock().by_place.insert(place, Arc::clone(&staged));
-                    if entry.state == State::Closed {
-                        self.enqueue(&staged, staged.turn());
-                    }
-                }
+            let recovered = RecordId::new(&entry.draft)
+                .ok_or_else(|| {
+                    Error::new(
+                        Kind::Internal,
+                        format!("journal entry {} names no draft", entry.id),
+                    )
+                })
+                .and_then(|draft| Staged::recover(&self.space, entry, draft));
+            match recovered {
+                Ok(staged) => self.readmit(Arc::new(staged), entry.state == State::Closed),
                 Err(error) => self.board.post(&error),
             }
         }
     }
 
+    fn readmit(&self, staged: Arc<Staged>, send: bool) {
+        let place = (staged.draft.clone(), Arc::clone(&staged.key));
+        let older = self.files.lock().by_place.insert(place, Arc::clone(&staged));
+        if let Some(older) = older {
+            older.unlink();
+            older.drop_data();
+        }
+        if send {
+            self.enqueue(&staged, staged.turn());
+        }
+    }
+
     fn work(self: Arc<Self>) {
         while let Some(ticket) = self.queue.next() {
-            let run = std::panic::AssertUnwindSafe(|| self.upload(&ticket));
+            let run = std::panic::AssertUnwindSafe(|| self.serve(&ticket));
             if std::panic::catch_unwind(run).is_err() {
-                let error = Error::new(
-                    Kind::Internal,
-                    format!("the upload of {} panicked", ticket.staged.key),
-                );
+                let what = format!("the upload of {} panicked", ticket.staged.key);
+                let error = Error::new(Kind::Internal, what);
                 self.board.post(&error);
-                ticket.staged.advance(ticket.turn, Upload::Refused(error));
+                if let Task::Send(turn) = ticket.task {
+                    ticket.staged.advance(turn, Upload::Refused(error));
+                }
             }
             self.queue.done(&ticket);
             self.drop_if_over(&ticket.staged);
         }
     }
 
-    fn upload(&self, ticket: &Ticket) {
+    fn serve(&self, ticket: &Ticket) {
+        match ticket.task {
+            Task::Send(turn) => self.upload(ticket, turn),
+            Task::Close if ticket.staged.has_writers() => {}
+            Task::Close => {
+                if let Err(error) = self.close(&ticket.staged) {
+                    self.board.post(&error);
+                }
+            }
+        }
+    }
+
+    fn upload(&self, ticket: &Ticket, turn: u64) {
         let staged = &ticket.staged;
-        let Some(snapshot) = staged.begin(ticket.turn) else {
+        let Some(snapshot) = staged.begin(turn) else {
             return;
         };
         let Snapshot {
@@ -418,9 +472,10 @@ impl Shared {
                 );
                 // First the list, then the state: whoever waits for the upload looks at the list next.
                 (self.confirmed)(&staged.draft, &entry);
-                staged.advance(*turn, Upload::Done);
+                staged.confirm(*turn, entry.md5);
             }
-            Err(error) if error.kind() == Kind::Call(libc::ECANCELED) => {
+            // Whatever it failed with after that: whoever stopped it knows what comes next, and the journal a restart.
+            Err(_) if cancelled.load(Ordering::Relaxed) => {
                 log::debug!("the upload of {} was stopped", staged.key);
             }
             Err(error) if is_final(error.kind()) => {
@@ -448,34 +503,34 @@ impl Shared {
 
     /// Drops a staged file that nobody needs any more.
     fn drop_if_over(&self, staged: &Arc<Staged>) {
+        let opens = staged.opens();
         if !staged.is_over() {
             return;
         }
         {
             let mut files = self.files.lock();
-            // Only a writer could make it needed again, and writers come in only while the table is held.
-            if staged.has_writers() {
+            // Only a writer can make it needed again, and writers come in only while the table is held.
+            if staged.has_writers() || staged.opens() != opens {
                 return;
             }
-            files.take(staged);
-            files.absent.remove(&staged.id);
+            self.take(&mut files, staged);
         }
         staged.drop_data();
-        self.changed();
     }
-}
 
-impl Files {
-    /// Takes a staged file out, unless another one has its place by now.
-    fn take(&mut self, staged: &Arc<Staged>) {
+    /// Takes a staged file out of the table, unless another one has its place by now. Whoever lists the files sees the
+    /// change before anybody can miss the file.
+    fn take(&self, files: &mut Files, staged: &Arc<Staged>) {
         let place = (staged.draft.clone(), Arc::clone(&staged.key));
-        if self
+        if files
             .by_place
             .get(&place)
             .is_some_and(|current| Arc::ptr_eq(current, staged))
         {
-            self.by_place.remove(&place);
+            files.by_place.remove(&place);
         }
+        files.absent.remove(&staged.id);
+        self.changed();
     }
 }
 

@@ -11,13 +11,22 @@ use parking_lot::{Condvar, Mutex};
 
 use super::file::Staged;
 
-/// An upload that was asked for.
+/// Something to be done for a staged file.
 #[derive(Clone)]
 pub(super) struct Ticket {
     pub(super) staged: Arc<Staged>,
-    pub(super) turn: u64,
+    pub(super) task: Task,
     /// Whether the server was known to have nothing under the key when this was asked for.
     pub(super) known_absent: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// The upload of this turn.
+    Send(u64),
+    /// To close it: that failed when its last handle went, because the disk was full, say.
+    Close,
 }
 
 /// The queue.
@@ -40,13 +49,15 @@ impl Queue {
     /// Asks for an upload.
     pub(super) fn push(&self, ticket: Ticket) {
         self.state.lock().ready.push_back(ticket);
-        self.bell.notify_one();
+        // All: somebody who waits for an idle key may hear it first.
+        self.bell.notify_all();
     }
 
     /// Asks for an upload after a pause.
     pub(super) fn push_later(&self, ticket: Ticket, pause: Duration) {
         self.state.lock().delayed.push((Instant::now() + pause, ticket));
-        self.bell.notify_one();
+        // All: somebody who waits for an idle key may hear it first.
+        self.bell.notify_all();
     }
 
     /// The next upload for a worker; waits for one. `None` once the queue is stopped.

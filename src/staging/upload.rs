@@ -49,8 +49,8 @@ const SURPRISES: u32 = 3;
 /// Brings the bytes to the server; returns the entry it then has.
 ///
 /// # Errors
-/// A passing kind: try again later. `Corrupt`: the server kept something else. `Call(ECANCELED)`: stopped from
-/// outside. Others: the server refuses it.
+/// A passing kind: try again later. `Corrupt`: the server kept something else. Others: the server refuses it. If it was
+/// stopped from outside, the kind says nothing.
 pub(super) fn run(
     repository: &Repository,
     job: &Job<'_>,
@@ -91,6 +91,7 @@ pub(super) fn run(
             Err(error) => {
                 // A pending entry of ours would keep the draft from being published.
                 if started
+                    && !job.cancelled.load(Ordering::Relaxed)
                     && super::file::is_final(error.kind())
                     && let Err(e) = repository.delete_file(job.draft, job.key)
                 {

@@ -33,15 +33,25 @@ impl Tree {
         let known = self.floors.catalog.known_files(owner);
         let mut on_server = known.is_none_or(|files| files.iter().any(|entry| entry.key == *key));
         if let Some(staged) = &staged {
-            on_server |= self.floors.staging.remove(staged)?;
+            on_server |= self.floors.staging.hold(staged)?;
         }
         if on_server {
             match self.floors.repository.delete_file(draft, key) {
                 // It never came that far, or somebody else was faster.
                 Err(error) if error.kind() == Kind::NotFound => {}
-                removed => removed?,
+                // What was written here stays, and goes on its way.
+                Err(error) => {
+                    staged
+                        .iter()
+                        .for_each(|staged| self.floors.staging.resume(staged));
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
             self.floors.catalog.file_removed(draft, key);
+        }
+        if let Some(staged) = &staged {
+            self.floors.staging.remove(staged);
         }
         // The folder stays when its last file goes: `rm -r` comes back to remove it.
         if !path.is_empty() {
@@ -88,6 +98,7 @@ impl Tree {
             return Err(Error::call(libc::ENOTEMPTY));
         }
         self.views.remove_folder(draft, path);
+        self.state.lock().inodes.detach(&node);
         // The folder above may have been there only because of this one.
         if let Some((draft, above)) = parent.draft_folder()
             && !above.is_empty()
@@ -115,13 +126,8 @@ impl Tree {
                 let Node::File(Owner::Draft(draft), key) = &node else {
                     return Err(Error::call(libc::EINVAL));
                 };
-                // Of an open file, it goes out with the rest.
-                if let Some(staged) = self.floors.staging.find(draft, key)
-                    && staged.has_writers()
-                {
-                    return staged.truncate(size);
-                }
-                // Of a closed one, it is a write of its own, and sent when it is over.
+                // As one more writer, who closes it again: of a closed file, it is a write of its own, and sent; of an
+                // open one, it goes out with the rest.
                 let staged = self.stage(draft, key, size == 0)?;
                 let truncated = staged.truncate(size);
                 self.floors.staging.release(&staged)?;

@@ -101,6 +101,11 @@ impl Inodes {
         }
     }
 
+    /// A folder was removed: one made in its place gets a new number, because the kernel calls the old one dead.
+    pub fn detach(&mut self, node: &Node) {
+        self.by_node.remove(node);
+    }
+
     /// How many numbers the kernel holds.
     #[must_use]
     pub fn len(&self) -> usize {

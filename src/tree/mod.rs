@@ -296,8 +296,10 @@ impl Tree {
                 }
                 let view = self.view(owner)?;
                 let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
-                let entry = self.entry_of(owner)?;
-                Ok(self.file_attributes(owner, &entry, file))
+                match self.staged_now(owner, file) {
+                    Some(staged) => Ok(self.staged_attributes(&staged)),
+                    None => Ok(self.file_attributes(owner, &*self.entry_of(owner)?, file)),
+                }
             }
         }
     }
@@ -335,9 +337,9 @@ impl Tree {
     fn entry_attributes(&self, node: &Node, entry: &catalog::Entry) -> Attributes {
         let is_document = matches!(node, Node::Document(_));
         let (access, valid) = match node {
-            Node::Home(Owner::Draft(_)) => (self.draft_access(), self.rules.times.drafts),
-            Node::Document(Owner::Draft(_)) => (Access::Private, self.rules.times.drafts),
-            _ => (access_of(entry), self.rules.times.records),
+            Node::Home(owner @ Owner::Draft(_)) => (self.draft_access(), self.life_of(owner)),
+            Node::Document(owner @ Owner::Draft(_)) => (Access::Private, self.life_of(owner)),
+            _ => (access_of(entry), self.life_of(&Owner::Record(entry.id.clone()))),
         };
         Attributes {
             kind: node.kind(),
@@ -360,8 +362,8 @@ impl Tree {
 
     fn folder_attributes_in(&self, owner: &Owner, entry: &catalog::Entry) -> Attributes {
         let (access, mtime, valid) = match owner {
-            Owner::Record(_) => (access_of(entry), entry.created, self.rules.times.records),
-            Owner::Draft(_) => (self.draft_access(), entry.updated, self.rules.times.drafts),
+            Owner::Record(_) => (access_of(entry), entry.created, self.life_of(owner)),
+            Owner::Draft(_) => (self.draft_access(), entry.updated, self.life_of(owner)),
         };
         let mtime = mtime.unwrap_or(self.facts.started);
         Attributes {
@@ -377,8 +379,8 @@ impl Tree {
     /// A published file is as old as its publication: a change of metadata doesn't change it.
     fn file_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &view::File) -> Attributes {
         let (access, mtime, valid) = match owner {
-            Owner::Record(_) => (access_of(entry), entry.created, self.rules.times.records),
-            Owner::Draft(_) => (self.draft_access(), file.entry.updated, self.rules.times.drafts),
+            Owner::Record(_) => (access_of(entry), entry.created, self.life_of(owner)),
+            Owner::Draft(_) => (self.draft_access(), file.entry.updated, self.life_of(owner)),
         };
         Attributes {
             kind: Kind::File,
@@ -400,6 +402,11 @@ impl Tree {
             mtime: facts.mtime,
             valid: STAGED.min(self.rules.times.drafts),
         }
+    }
+
+    /// How long the kernel may rely on what it is told: no longer than we do.
+    fn life_of(&self, owner: &Owner) -> Duration {
+        self.floors.catalog.life_of(owner)
     }
 
     fn draft_access(&self) -> Access {
@@ -437,6 +444,11 @@ impl Tree {
             .inodes
             .get(ino)
             .ok_or_else(|| Error::call(libc::ESTALE))
+    }
+
+    /// Whether a file was unlinked: what has its name now is another one.
+    fn is_gone(&self, ino: u64) -> bool {
+        matches!(self.state.lock().inodes.get(ino), Some(Meaning::Gone(_)))
     }
 
     /// The place a number stands for; unlinked files have none.

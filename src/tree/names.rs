@@ -176,16 +176,13 @@ pub fn is_probe(name: &str) -> bool {
         || name.starts_with(".nfs")
 }
 
-/// All paths that are folders because a showable key goes through them.
-fn shown_folders<'a>(keys: &[&'a str]) -> HashSet<&'a str> {
+/// All paths that are folders because a key goes through them, as it is shown.
+fn shown_folders(keys: &[&str]) -> HashSet<String> {
     let mut folders = HashSet::new();
-    for &key in keys.iter().filter(|key| is_showable(key)) {
-        let mut path = key;
-        while let Some((above, _)) = path.rsplit_once('/') {
-            if !folders.insert(above) {
-                break;
-            }
-            path = above;
+    for key in keys.iter().filter(|key| !key.split('/').any(str::is_empty)) {
+        let parts: Vec<String> = key.split('/').map(part_name).collect();
+        for end in 1..parts.len() {
+            folders.insert(parts[..end].join("/"));
         }
     }
     folders
@@ -198,7 +195,7 @@ fn is_showable(key: &str) -> bool {
 /// The path that stands for a key that can't be shown as it is, and isn't taken yet.
 fn encoded_path(
     key: &str,
-    folders: &HashSet<&str>,
+    folders: &HashSet<String>,
     reserved: &[&str],
     taken: impl Fn(&str) -> bool,
 ) -> String {
@@ -362,6 +359,9 @@ mod tests {
         assert_eq!(found["%61"], "a");
         assert_eq!(found["a/b"], "a/b");
         assert_eq!(found["d/%61"], "d/a");
+        let found = paths(&["x", "x/a\nb", "..", "../y"], &[]);
+        assert_eq!(found["%78"], "x");
+        assert_eq!(found["x/a%0Ab"], "x/a\nb");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::node::{Found, Node};
 use super::{Meaning, Tree};
 use crate::content::{Identity, Reader};
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::{FileEntry, FilePlace, Md5, Owner, RecordId};
-use crate::staging::Staged;
+use crate::repository::model::{FileEntry, FilePlace, FileStatus, Md5, Owner, RecordId};
+use crate::staging::{Position, Staged};
 
 /// What a program wants of a file.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +83,13 @@ impl Tree {
                 direct: true,
                 ..Opened::plain(Handle::Text(self.status_text()))
             }),
-            Node::Document(owner) => Ok(Opened::plain(Handle::Text(
-                self.entry_of(owner)?.document.clone(),
-            ))),
+            Node::Document(owner) => {
+                let text = self.entry_of(owner)?.document.clone();
+                Ok(Opened {
+                    direct: true,
+                    ..Opened::plain(Handle::Text(text))
+                })
+            }
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
             _ => Err(Error::call(libc::EISDIR)),
@@ -104,7 +108,10 @@ impl Tree {
                 return Err(Error::call(libc::EEXIST));
             }
             let found = self.remember(&node, self.attributes_of(&node)?);
-            return self.open(found.ino, intent).map(|opened| (found, opened));
+            let opened = self
+                .open(found.ino, intent)
+                .inspect_err(|_| self.forget(found.ino, 1))?;
+            return Ok((found, opened));
         }
         let key: Arc<str> = names::join(path, name).into();
         check_key(&key, name)?;
@@ -126,16 +133,39 @@ impl Tree {
     }
 
     /// Reads. Local bytes are answered at once, others when they are there; it never blocks for the network.
-    pub fn read(self: &Arc<Self>, handle: &Handle, offset: u64, length: u32, reply: ReadReply) {
+    pub fn read(self: &Arc<Self>, ino: u64, handle: &Handle, offset: u64, length: u32, reply: ReadReply) {
         match handle {
             Handle::Text(text) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 let end = start.saturating_add(length as usize).min(text.len());
                 reply(Ok(text[start..end].to_vec()));
             }
-            Handle::Staged { staged, .. } => reply(staged.read(offset, length)),
+            Handle::Staged { staged, writer } => {
+                if writer.is_some() || self.is_gone(ino) {
+                    return reply(staged.read(offset, length));
+                }
+                // Written anew since it was opened to read: all handles of a file see the same bytes.
+                match self.floors.staging.find(staged.draft(), staged.key()) {
+                    Some(newer) => reply(newer.read(offset, length)),
+                    None => {
+                        let owner = Owner::Draft(staged.draft().clone());
+                        let place = FilePlace {
+                            owner,
+                            key: Arc::clone(staged.key()),
+                        };
+                        match staged.confirmed() {
+                            Some(md5) if self.is_replaced(&place, Some(md5)) => {
+                                reply(Err(Error::new(Kind::Changed, format!("{place} was replaced"))));
+                            }
+                            _ => reply(staged.read(offset, length)),
+                        }
+                    }
+                }
+            }
             Handle::Stored { reader, place, md5 } => {
-                if let Owner::Draft(id) = &place.owner {
+                if let Owner::Draft(id) = &place.owner
+                    && !self.is_gone(ino)
+                {
                     // Written here since it was opened: all handles of a file see the same bytes.
                     if let Some(staged) = self.floors.staging.find(id, &place.key) {
                         return reply(staged.read(offset, length));
@@ -163,7 +193,10 @@ impl Tree {
     /// Whether a draft is known to have other bytes under a key than those with this checksum.
     fn is_replaced(&self, place: &FilePlace, md5: Option<Md5>) -> bool {
         self.known_view(&place.owner)
-            .and_then(|view| view.file(&place.key).map(|file| file.entry.md5 != md5))
+            .and_then(|view| {
+                let file = view.file(&place.key)?;
+                Some(file.entry.status == FileStatus::Completed && file.entry.md5 != md5)
+            })
             .unwrap_or(false)
     }
 
@@ -171,15 +204,14 @@ impl Tree {
     ///
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
-    pub fn write(&self, handle: &Handle, offset: u64, bytes: &[u8]) -> Result<()> {
-        let (staged, _) = writer(handle)?;
-        if offset
-            .checked_add(bytes.len() as u64)
-            .is_none_or(|end| i64::try_from(end).is_err())
-        {
-            return Err(Error::call(libc::EFBIG));
+    pub fn write(&self, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
+        match handle {
+            Handle::Staged {
+                staged,
+                writer: Some(_),
+            } => staged.write(position, bytes),
+            _ => Err(Error::call(libc::EBADF)),
         }
-        staged.write(offset, bytes)
     }
 
     /// FLUSH: a process closed a descriptor.
@@ -248,15 +280,14 @@ impl Tree {
     }
 
     fn open_to_read(&self, owner: &Owner, key: &Arc<str>) -> Result<Opened> {
-        if let Owner::Draft(id) = owner
-            && let Some(staged) = self.floors.staging.find(id, key)
-        {
-            return Ok(Opened::plain(Handle::Staged { staged, writer: None }));
-        }
         let view = self.view(owner)?;
         let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
+        if let Some(staged) = self.staged_now(owner, file) {
+            return Ok(Opened::plain(Handle::Staged { staged, writer: None }));
+        }
         let reader = self.reader(owner, &file.entry);
-        let keep_cache = reader.content().is_verified();
+        // A draft's file may have had other bytes under the same number a moment ago.
+        let keep_cache = matches!(owner, Owner::Record(_)) && reader.content().is_verified();
         let place = FilePlace {
             owner: owner.clone(),
             key: Arc::clone(key),
@@ -312,18 +343,7 @@ impl Tree {
             let made = if truncate {
                 area.create(draft, key, false)
             } else {
-                let owner = Owner::Draft(draft.clone());
-                let view = self.view(&owner)?;
-                let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
-                let reader = self.reader(&owner, &file.entry);
-                reader.fetch_all()?;
-                let stored = reader.content().complete_file().ok_or_else(|| {
-                    Error::new(
-                        Kind::Internal,
-                        format!("{key} was fetched, but is not in the cache"),
-                    )
-                })?;
-                area.adopt(draft, key, &stored, file.entry.updated)
+                self.copy_up(draft, key)
             };
             match made {
                 // Somebody else was faster; theirs is as good.
@@ -331,6 +351,37 @@ impl Tree {
                 made => return made,
             }
         }
+    }
+
+    /// A staged file that begins with the committed bytes.
+    fn copy_up(&self, draft: &RecordId, key: &Arc<str>) -> Result<Arc<Staged>> {
+        let area = &self.floors.staging;
+        let owner = Owner::Draft(draft.clone());
+        let committed = |tree: &Tree| -> Result<FileEntry> {
+            let view = tree.view(&owner)?;
+            let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
+            Ok(file.entry.clone())
+        };
+        let entry = committed(self)?;
+        if entry.status != FileStatus::Completed {
+            // Staged a moment ago, and not in the list yet.
+            return Err(Error::call(libc::EEXIST));
+        }
+        let reader = self.reader(&owner, &entry);
+        reader.fetch_all()?;
+        let stored = reader.content().complete_file().ok_or_else(|| {
+            Error::new(
+                Kind::Internal,
+                format!("{key} was fetched, but is not in the cache"),
+            )
+        })?;
+        let staged = area.adopt(draft, key, &stored, entry.updated)?;
+        // Fetching takes long: if the file was replaced meanwhile, these are the wrong bytes to begin with.
+        if committed(self).is_ok_and(|now| now.status == FileStatus::Completed && now.md5 != entry.md5) {
+            area.release(&staged)?;
+            return Err(Error::call(libc::EEXIST));
+        }
+        Ok(staged)
     }
 }
 
@@ -341,16 +392,6 @@ impl Opened {
             keep_cache: false,
             direct: false,
         }
-    }
-}
-
-fn writer(handle: &Handle) -> Result<(&Arc<Staged>, u32)> {
-    match handle {
-        Handle::Staged {
-            staged,
-            writer: Some(process),
-        } => Ok((staged, *process)),
-        _ => Err(Error::call(libc::EBADF)),
     }
 }
 

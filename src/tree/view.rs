@@ -16,12 +16,15 @@ use super::{DOCUMENT, Tree};
 use crate::catalog::{self, FileList};
 use crate::error::{Error, Result};
 use crate::repository::model::{FileEntry, FileStatus, Owner, RecordId};
+use crate::staging::Staged;
 
 /// A file in a view.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// What the server says of it; for a file that is only staged, just the key.
+    /// What the server says of it; for a staged file, just the key.
     pub entry: FileEntry,
+    /// Its bytes, if it was staged when the view was made. They can be read even if it is on the server by now.
+    pub staged: Option<Arc<Staged>>,
 }
 
 /// The files of one record or draft.
@@ -189,7 +192,10 @@ impl Tree {
         };
         let view = Arc::new(match owner {
             Owner::Record(_) => View::new(
-                list.iter().cloned().map(|entry| File { entry }).collect(),
+                list.iter()
+                    .cloned()
+                    .map(|entry| File { entry, staged: None })
+                    .collect(),
                 &BTreeSet::new(),
                 &[],
             ),
@@ -213,9 +219,9 @@ impl Tree {
             .iter()
             .filter(|entry| entry.status == FileStatus::Completed && !is_staged(&entry.key))
             .cloned()
-            .map(|entry| File { entry })
+            .map(|entry| File { entry, staged: None })
             .collect();
-        files.extend(staged.iter().map(|staged| File {
+        files.extend(staged.into_iter().map(|staged| File {
             entry: FileEntry {
                 key: Arc::clone(staged.key()),
                 size: None,
@@ -224,6 +230,7 @@ impl Tree {
                 updated: None,
                 status: FileStatus::Pending,
             },
+            staged: Some(staged),
         }));
         files
     }
@@ -356,11 +363,20 @@ impl Tree {
     }
 
     fn line_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &File) -> Attributes {
-        if let Owner::Draft(id) = owner
-            && let Some(staged) = self.floors.staging.find(id, &file.entry.key)
-        {
-            return self.staged_attributes(&staged);
+        match self.staged_now(owner, file) {
+            Some(staged) => self.staged_attributes(&staged),
+            None => self.file_attributes(owner, entry, file),
         }
-        self.file_attributes(owner, entry, file)
+    }
+
+    /// The staged bytes of a file: those of this moment, else those it had when the view was made.
+    pub(super) fn staged_now(&self, owner: &Owner, file: &File) -> Option<Arc<Staged>> {
+        let Owner::Draft(id) = owner else {
+            return None;
+        };
+        self.floors
+            .staging
+            .find(id, &file.entry.key)
+            .or_else(|| file.staged.clone())
     }
 }
