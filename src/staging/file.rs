@@ -63,6 +63,8 @@ struct Inner {
     /// As many of them the journal on disk knows of. `None`: there is no entry yet.
     noted: Option<u64>,
     unlinked: bool,
+    /// Why a write failed: what is here is not what the program meant, and is not sent.
+    broken: Option<Error>,
     upload: Upload,
     /// What the server said of the last bytes it confirmed.
     confirmed: Option<Md5>,
@@ -140,8 +142,14 @@ impl Staged {
     pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>) -> Result<Self> {
         let (data, generation) = space.journal.create_data(id, 0)?;
         let staged = Staged::assemble(space, id, draft, key, data, generation);
-        staged.note_unsynced(&mut staged.inner.lock())?;
-        Ok(staged)
+        let noted = staged.note_unsynced(&mut staged.inner.lock());
+        match noted {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                staged.drop_data();
+                Err(error)
+            }
+        }
     }
 
     /// A file that begins with the bytes the server has.
@@ -226,6 +234,7 @@ impl Staged {
                 synced: 0,
                 noted: None,
                 unlinked: false,
+                broken: None,
                 upload: Upload::NotYet,
                 confirmed: None,
                 turn: 0,
@@ -321,7 +330,11 @@ impl Staged {
             Err(_) => inner.data.metadata().map_or(inner.size, |m| m.len()),
         };
         inner.mtime = SystemTime::now();
-        wrote.map_err(|e| Error::local(format_args!("write staged {}", self.key), &e))
+        wrote.map_err(|e| {
+            let error = Error::local(format_args!("write staged {}", self.key), &e);
+            inner.broken = Some(error.clone());
+            error
+        })
     }
 
     /// Cuts the file, or lets it grow with zeros.
@@ -337,6 +350,9 @@ impl Staged {
             .map_err(|e| Error::local(format_args!("truncate staged {}", self.key), &e))?;
         inner.size = size;
         inner.mtime = SystemTime::now();
+        if size == 0 {
+            inner.broken = None;
+        }
         Ok(())
     }
 
@@ -436,6 +452,14 @@ impl Staged {
     pub(super) fn close(&self, released: bool) -> Result<Option<u64>> {
         let mut inner = self.inner.lock();
         while self.is_complete(&inner, released) {
+            if let Some(error) = inner.broken.clone() {
+                self.stop_upload(&mut inner);
+                inner.upload = Upload::Refused(error.clone());
+                inner.dirty = false;
+                drop(inner);
+                self.journal_refusal(&error);
+                return Err(error);
+            }
             if inner.synced < inner.written {
                 // Somebody else may close, open, write or remove it meanwhile: asked again after.
                 self.sync_bytes(&mut inner)?;

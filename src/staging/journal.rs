@@ -196,7 +196,11 @@ impl Journal {
             sync(&file)?;
             fs::rename(&temporary, &path)
         };
-        put().map_err(|e| self.failed(entry, &e))
+        put().map_err(|e| {
+            // Half an entry takes room that is needed now.
+            remove(&temporary);
+            self.failed(entry, &e)
+        })
     }
 
     fn failed(&self, entry: &Entry, error: &std::io::Error) -> Error {

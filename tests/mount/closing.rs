@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdm_sandbox::{ALICE, Effect, Fault, NewRecord, Route, Sandbox};
 
-use crate::support::{LONG, errno, how, mount, noise, shell};
+use crate::support::{LONG, close, errno, how, mount, noise, shell};
 
 fn uploads_of(line: &str) -> (usize, Vec<u8>) {
     let sandbox = Sandbox::start();
@@ -218,18 +218,6 @@ fn unmount_waits_for_the_uploads() {
     fs::write(mount.path(format!("drafts/{draft}/f")), "waited for").unwrap();
     mount.unmount(&[]);
     assert_eq!(sandbox.draft_file(&draft, "f").unwrap().bytes(), b"waited for");
-}
-
-/// Closes a file and returns the errno of close(2), which `File` hides.
-fn close(file: File) -> i32 {
-    use std::os::fd::IntoRawFd;
-    let descriptor = file.into_raw_fd();
-    // SAFETY: the descriptor was just taken out of the file that owned it, and is used by nobody else.
-    let result = unsafe { libc::close(descriptor) };
-    if result == 0 {
-        return 0;
-    }
-    errno::<()>(Err(std::io::Error::last_os_error()))
 }
 
 #[test]

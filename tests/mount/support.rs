@@ -1,6 +1,6 @@
 //! A repository and a mount for one test.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ impl Plan {
             .env("HOME", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.path().join("log")).unwrap());
+            .stderr(File::create(folder.path().join("log")).unwrap());
         if let Some(token) = &self.token {
             command.env("INVENIORDM_TOKEN", token);
         }
@@ -225,6 +225,28 @@ pub fn shell(line: &str) -> String {
 #[track_caller]
 pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     result.unwrap_err().raw_os_error().unwrap()
+}
+
+/// Closes a file and returns the errno of close(2), which `File` hides.
+pub fn close(file: File) -> i32 {
+    use std::os::fd::IntoRawFd;
+    let descriptor = file.into_raw_fd();
+    // SAFETY: the descriptor was just taken out of the file that owned it, and is used by nobody else.
+    let result = unsafe { libc::close(descriptor) };
+    if result == 0 {
+        return 0;
+    }
+    errno::<()>(Err(std::io::Error::last_os_error()))
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn until(what: &str, mut wanted: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !wanted() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Bytes that are different everywhere.
