@@ -3,6 +3,7 @@
 //! Called by `cli/`. It decides nothing about records: every call goes to `tree/` and every answer back to the kernel.
 
 mod adapter;
+mod answers;
 pub mod device;
 mod handles;
 mod kernel;

@@ -1,19 +1,20 @@
-//! One staged file: its bytes on local disk, who writes it, and how far its upload has come.
+//! One staged file: its bytes on local disk, who writes it, and when it is complete. Its uploads are in `turns`.
 //!
-//! Made and driven by [`super::Area`], which owns the journal and the queue. A generation of its bytes that an
-//! upload holds is frozen: the next write goes to a new generation, so that what is sent never changes under way.
+//! Made and driven by [`super::Area`], which owns the journal and the queue. A generation of its bytes that the journal
+//! calls closed is frozen: the next write goes to a new generation, so that what is sent never changes under way.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::journal::{Entry, Journal, State};
+use super::turns::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Md5, RecordId};
 
@@ -25,9 +26,9 @@ pub struct Staged {
     pub(super) draft: RecordId,
     /// Its key in the draft.
     pub(super) key: Arc<str>,
-    space: Arc<Space>,
-    inner: Mutex<Inner>,
-    changed: Condvar,
+    pub(super) space: Arc<Space>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) changed: Condvar,
     /// Handles that may write. Outside the lock: it goes up only while the table of files is held, so that nobody drops a
     /// file that somebody opens.
     writers: AtomicUsize,
@@ -46,74 +47,38 @@ pub(super) struct Space {
     pub(super) account: String,
 }
 
-struct Inner {
-    data: Arc<File>,
-    generation: u64,
+pub(super) struct Inner {
+    pub(super) data: Arc<File>,
+    pub(super) generation: u64,
     /// What the journal on disk calls closed: what a restart would send.
-    closed: Option<Closed>,
-    size: u64,
-    mtime: SystemTime,
-    mode: Option<u16>,
+    pub(super) closed: Option<Closed>,
+    pub(super) size: u64,
+    pub(super) mtime: SystemTime,
+    pub(super) mode: Option<u16>,
     /// Something was written that no upload has been given.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// Counts the changes of the bytes.
-    written: u64,
+    pub(super) written: u64,
     /// As many of them are on disk.
-    synced: u64,
+    pub(super) synced: u64,
     /// As many of them the journal on disk knows of. `None`: there is no entry yet.
-    noted: Option<u64>,
-    unlinked: bool,
+    pub(super) noted: Option<u64>,
+    pub(super) unlinked: bool,
     /// Why a write failed: what is here is not what the program meant, and is not sent.
-    broken: Option<Error>,
-    upload: Upload,
+    pub(super) broken: Option<Error>,
+    pub(super) upload: Upload,
     /// What the server said of the last bytes it confirmed.
-    confirmed: Option<Md5>,
+    pub(super) confirmed: Option<Md5>,
     /// Counts the uploads asked for; the last one is the one that counts.
-    turn: u64,
-    tries: u32,
+    pub(super) turn: u64,
+    pub(super) tries: u32,
 }
 
 /// A generation that was closed and has not arrived.
 #[derive(Clone, Copy)]
-struct Closed {
+pub(super) struct Closed {
     generation: u64,
     size: u64,
-}
-
-/// How far the last upload has come.
-#[derive(Clone, Debug)]
-pub enum Upload {
-    /// None was asked for: the file is open for the first time.
-    NotYet,
-    /// It waits for its turn.
-    Queued,
-    /// It is under way; the flag stops it.
-    Running {
-        /// Set to make it stop soon.
-        cancelled: Arc<AtomicBool>,
-        /// All bytes are sent.
-        checking: bool,
-    },
-    /// It failed in passing and is tried again.
-    Waiting {
-        /// When.
-        until: Instant,
-        /// Why it failed.
-        error: Error,
-    },
-    /// The server refuses it. The bytes are kept.
-    Refused(Error),
-    /// The server has it, with the right size and checksum.
-    Done,
-}
-
-/// What an upload sends: one frozen generation.
-pub(super) struct Snapshot {
-    pub(super) data: Arc<File>,
-    pub(super) size: u64,
-    pub(super) turn: u64,
-    pub(super) tries: u32,
-    pub(super) cancelled: Arc<AtomicBool>,
 }
 
 /// Where a write goes.
@@ -302,13 +267,6 @@ impl Staged {
         inner.mtime = mtime.unwrap_or(inner.mtime);
     }
 
-    /// Whether it was written and the server doesn't have it yet.
-    #[must_use]
-    pub fn is_unsent(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.dirty || !matches!(inner.upload, Upload::Done)
-    }
-
     /// Writes; the file grows as needed.
     ///
     /// # Errors
@@ -384,16 +342,6 @@ impl Staged {
         inner.dirty = true;
         inner.written += 1;
         Ok(())
-    }
-
-    /// No upload that was asked for so far counts any more.
-    fn stop_upload(&self, inner: &mut Inner) {
-        if let Upload::Running { cancelled, .. } = &inner.upload {
-            cancelled.store(true, Ordering::Relaxed);
-        }
-        inner.upload = Upload::NotYet;
-        inner.turn += 1;
-        self.changed.notify_all();
     }
 
     /// One more writer. Only while the table of files is held.
@@ -496,104 +444,6 @@ impl Staged {
         inner.dirty && !inner.unlinked && all_here
     }
 
-    /// Stops its upload for now. It counts as not sent, so that the next close sends it.
-    pub(super) fn hold(&self) {
-        let mut inner = self.inner.lock();
-        if !matches!(inner.upload, Upload::Done) {
-            self.stop_upload(&mut inner);
-            inner.dirty = true;
-        }
-    }
-
-    /// The upload of `turn`, if nobody needs it any more in the last moment.
-    pub(super) fn begin(&self, turn: u64) -> Option<Snapshot> {
-        let mut inner = self.inner.lock();
-        let waits = matches!(inner.upload, Upload::Queued | Upload::Waiting { .. });
-        if inner.turn != turn || !waits || inner.unlinked {
-            return None;
-        }
-        let cancelled = Arc::new(AtomicBool::new(false));
-        inner.upload = Upload::Running {
-            cancelled: Arc::clone(&cancelled),
-            checking: false,
-        };
-        inner.tries += 1;
-        self.sent.store(0, Ordering::Relaxed);
-        Some(Snapshot {
-            data: Arc::clone(&inner.data),
-            size: inner.size,
-            turn,
-            tries: inner.tries,
-            cancelled,
-        })
-    }
-
-    /// The next state of the upload of `turn`. False if it is not the one that counts any more.
-    pub(super) fn advance(&self, turn: u64, upload: Upload) -> bool {
-        let mut inner = self.inner.lock();
-        let counts = inner.turn == turn && matches!(inner.upload, Upload::Running { .. });
-        if counts {
-            inner.upload = upload;
-        }
-        self.changed.notify_all();
-        counts
-    }
-
-    /// The server has the bytes of `turn`, under this checksum.
-    pub(super) fn confirm(&self, turn: u64, md5: Option<Md5>) {
-        self.inner.lock().confirmed = md5;
-        self.advance(turn, Upload::Done);
-    }
-
-    /// The checksum that the server confirmed last.
-    #[must_use]
-    pub fn confirmed(&self) -> Option<Md5> {
-        self.inner.lock().confirmed
-    }
-
-    /// Waits until the upload of `turn` is over, at most until `deadline`: then it goes on behind the user's back.
-    ///
-    /// # Errors
-    /// Why the server refused it.
-    pub(super) fn wait(&self, turn: u64, deadline: Instant) -> Result<()> {
-        let mut inner = self.inner.lock();
-        loop {
-            if inner.turn != turn {
-                return Ok(());
-            }
-            match &inner.upload {
-                Upload::Refused(error) => return Err(error.clone()),
-                Upload::Done | Upload::NotYet => return Ok(()),
-                _ => {}
-            }
-            if self.changed.wait_until(&mut inner, deadline).timed_out() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Stops a running upload; what it was to send stays in the journal.
-    pub(super) fn interrupt(&self) {
-        if let Upload::Running { cancelled, .. } = &self.inner.lock().upload {
-            cancelled.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes it off the tree: its upload stops, a restart knows nothing of it, what its handles hold stays readable.
-    pub(super) fn unlink(&self) {
-        let mut inner = self.inner.lock();
-        inner.unlinked = true;
-        inner.dirty = false;
-        self.stop_upload(&mut inner);
-        self.space.journal.remove(self.id);
-    }
-
-    /// Whether nobody needs it any more, unless somebody has it open to write: removed, or sent and not written since.
-    pub(super) fn is_over(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.unlinked || (!inner.dirty && matches!(inner.upload, Upload::Done))
-    }
-
     /// Removes its bytes and its journal entry. Open handles can still read.
     pub(super) fn drop_data(&self) {
         let inner = self.inner.lock();
@@ -603,26 +453,6 @@ impl Staged {
         if let Some(closed) = inner.closed {
             journal.remove_data(self.id, closed.generation);
         }
-    }
-
-    /// Writes the server's refusal into the journal, so that a restart doesn't try again by itself.
-    pub(super) fn journal_refusal(&self, error: &Error) {
-        let inner = self.inner.lock();
-        if inner.unlinked || inner.dirty {
-            return;
-        }
-        if let Err(error) = self
-            .space
-            .journal
-            .write(&self.entry(&inner, State::Refused(error.to_string())))
-        {
-            log::warn!("{error}");
-        }
-    }
-
-    /// The turn that was asked for last.
-    pub(super) fn turn(&self) -> u64 {
-        self.inner.lock().turn
     }
 
     fn note_unsynced(&self, inner: &mut Inner) -> Result<()> {
@@ -635,7 +465,7 @@ impl Staged {
 
     /// The journal entry of this moment. While an older generation is closed and unsent, a restart must send that one:
     /// the open one is only named beside it.
-    fn entry(&self, inner: &Inner, state: State) -> Entry {
+    pub(super) fn entry(&self, inner: &Inner, state: State) -> Entry {
         let (generation, size, state, open) = match (inner.closed, state) {
             (Some(closed), State::Open) => (
                 closed.generation,
@@ -657,32 +487,6 @@ impl Staged {
             open,
         }
     }
-
-    pub(super) fn status(&self) -> crate::status::Upload {
-        use crate::status::{Upload as Shown, UploadState};
-        let inner = self.inner.lock();
-        let (state, next, reason) = match &inner.upload {
-            _ if inner.dirty => (UploadState::Open, None, None),
-            Upload::NotYet => (UploadState::Open, None, None),
-            Upload::Queued => (UploadState::Queued, None, None),
-            Upload::Running { checking: false, .. } => (UploadState::Sending, None, None),
-            Upload::Running { checking: true, .. } | Upload::Done => (UploadState::Checking, None, None),
-            Upload::Waiting { until, error } => (UploadState::Waiting, Some(*until), Some(error.to_string())),
-            Upload::Refused(error) => (UploadState::Refused, None, Some(error.to_string())),
-        };
-        Shown {
-            draft: self.draft.to_string(),
-            key: self.key.to_string(),
-            state,
-            sent: self.sent.load(Ordering::Relaxed),
-            size: inner.size,
-            tries: inner.tries,
-            next_try: next.map(|until| {
-                crate::status::rfc3339(SystemTime::now() + until.saturating_duration_since(Instant::now()))
-            }),
-            reason,
-        }
-    }
 }
 
 /// Copies the first bytes, whatever the position of the file is; the kernel shares the blocks where it can.
@@ -695,9 +499,4 @@ impl std::fmt::Debug for Staged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Staged({} of {})", self.key, self.draft)
     }
-}
-
-/// Refusals that are about the file or the user and will not pass by themselves.
-pub(super) fn is_final(kind: Kind) -> bool {
-    !kind.is_passing() && !matches!(kind, Kind::Changed | Kind::Corrupt | Kind::Internal)
 }

@@ -9,6 +9,7 @@
 mod file;
 mod journal;
 mod queue;
+mod turns;
 mod upload;
 
 use std::collections::{HashMap, HashSet};
@@ -26,10 +27,12 @@ use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
 use crate::repository::model::{FileEntry, RecordId};
 use crate::status::Board;
-pub use file::{Facts, Position, Staged, Upload};
-use file::{Snapshot, Space, is_final};
+use file::Space;
+pub use file::{Facts, Position, Staged};
 use journal::{Journal, State};
 use queue::{Queue, Task, Ticket};
+pub use turns::Upload;
+use turns::{Snapshot, is_final};
 
 /// How a staging area is set up.
 pub struct Settings {

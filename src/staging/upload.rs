@@ -92,7 +92,7 @@ pub(super) fn run(
                 // A pending entry of ours would keep the draft from being published.
                 if started
                     && !job.cancelled.load(Ordering::Relaxed)
-                    && super::file::is_final(error.kind())
+                    && super::turns::is_final(error.kind())
                     && let Err(e) = repository.delete_file(job.draft, job.key)
                 {
                     log::warn!("{e}");

@@ -1,0 +1,166 @@
+//! How an answer of the tree looks in FUSE's terms: attributes, flags, errnos, lines of listings.
+//!
+//! Used by `adapter` alone. It asks the tree nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyEmpty, ReplyEntry};
+
+use super::handles::Handles;
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
+
+/// Numbers are never used twice, so all are of the first generation.
+pub(super) const GENERATION: Generation = Generation(0);
+/// The unit of `st_blocks`, fixed by POSIX.
+const BLOCK: u64 = 512;
+/// What programs that size their buffers by stat(2) should read at once.
+const PREFERRED_READ: u32 = 128 << 10;
+
+/// What all calls need: the tree, and what the kernel's numbers mean.
+pub(super) struct Shared {
+    pub(super) tree: Arc<Tree>,
+    pub(super) files: Handles<Handle>,
+    pub(super) folders: Handles<Listing>,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Shared {
+    pub(super) fn attr(&self, ino: u64, attributes: &Attributes) -> FileAttr {
+        let (kind, perm) = match (attributes.kind, attributes.access) {
+            (Kind::Folder, Access::Open) => (FileType::Directory, 0o555),
+            (Kind::Folder, Access::Private) => (FileType::Directory, 0o500),
+            (Kind::Folder, Access::Writable) => (FileType::Directory, 0o700),
+            (Kind::File, Access::Open) => (FileType::RegularFile, 0o444),
+            (Kind::File, Access::Private) => (FileType::RegularFile, 0o400),
+            (Kind::File, Access::Writable) => (FileType::RegularFile, 0o600),
+            (Kind::Link, _) => (FileType::Symlink, 0o777),
+        };
+        FileAttr {
+            ino: INodeNo(ino),
+            size: attributes.size,
+            blocks: attributes.size.div_ceil(BLOCK),
+            atime: attributes.mtime,
+            mtime: attributes.mtime,
+            ctime: attributes.mtime,
+            crtime: attributes.mtime,
+            kind,
+            perm: attributes.mode.unwrap_or(perm),
+            // Folders say 1, "not counted", so that find(1) doesn't skip subfolders by their number.
+            nlink: 1,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: PREFERRED_READ,
+            flags: 0,
+        }
+    }
+
+    pub(super) fn found(&self, found: &Found) -> FileAttr {
+        self.attr(found.ino, &found.attributes)
+    }
+
+    /// The errno of an error; what a user may want to read about is posted.
+    pub(super) fn errno(&self, error: &Error) -> Errno {
+        if !matches!(
+            error.kind(),
+            ErrorKind::Call(_) | ErrorKind::NotFound | ErrorKind::Published
+        ) {
+            self.tree.board().post(error);
+        }
+        Errno::from_i32(error.errno())
+    }
+
+    pub(super) fn file(&self, fh: FileHandle) -> Result<Arc<Handle>> {
+        self.files.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
+    }
+
+    pub(super) fn folder(&self, fh: FileHandle) -> Result<Arc<Listing>> {
+        self.folders.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
+    }
+
+    pub(super) fn opened(&self, opened: Opened) -> (FileHandle, FopenFlags) {
+        let mut flags = FopenFlags::empty();
+        if opened.keep_cache {
+            flags |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
+        if opened.direct {
+            flags |= FopenFlags::FOPEN_DIRECT_IO;
+        }
+        (FileHandle(self.files.insert(opened.handle)), flags)
+    }
+
+    pub(super) fn entry(&self, answer: Result<Found>, reply: ReplyEntry) {
+        match answer {
+            Ok(found) => reply.entry(&found.attributes.valid, &self.found(&found), GENERATION),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
+    pub(super) fn empty(&self, answer: Result<()>, reply: ReplyEmpty) {
+        match answer {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+}
+
+/// `.` and `..`, then the listing.
+pub(super) enum Place<'a> {
+    Dot(&'static str),
+    Line(&'a crate::tree::Line),
+}
+
+/// The places of a folder after `offset`, each with the offset that comes after it.
+pub(super) fn lines_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
+    [".", ".."]
+        .into_iter()
+        .map(Place::Dot)
+        .chain(listing.lines.iter().map(Place::Line))
+        .zip(1u64..)
+        .map(|(place, position)| (position, place))
+        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+}
+
+pub(super) fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Folder => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+/// Attributes of no consequence, for `.` and `..`.
+pub(super) fn dot() -> Attributes {
+    Attributes {
+        kind: Kind::Folder,
+        access: Access::Open,
+        mode: None,
+        size: 0,
+        mtime: SystemTime::UNIX_EPOCH,
+        valid: Duration::ZERO,
+    }
+}
+
+/// Inode number 0 says "nothing here" and lets the kernel remember it for the given time.
+pub(super) fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
