@@ -179,11 +179,11 @@ fn advice(
         }
         407 => Some("The proxy wants a user name and password; put them into the proxy variable."),
         400 if uncurated => Some(
-            "This repository publishes a draft only after a reviewer accepted its curation request \
-             (rdmfs curation status, rdmfs curation submit).",
+            "This repository publishes a draft only after a reviewer accepted its curation request; \
+             submit one in its web interface.",
         ),
         400 if kind == Kind::NotReady => Some(
-            "Wait until all uploads are done (rdmfs uploads); a file that was started and never sent has to be deleted.",
+            "Wait until all uploads are done (rdmfs status); a file that was started and never sent has to be deleted.",
         ),
         400 if message.starts_with("Invalid value ") => Some(
             "Correct the value if the vocabulary has no such entry; the repository says the same if the draft was changed by \

@@ -121,8 +121,8 @@ impl Repository {
     pub fn check_token(&self) -> Result<()> {
         if !self.has_token() {
             return Err(Error::new(Kind::Denied, "no token is given").with_advice(
-                "Make one in the repository (your profile, Applications, Personal access tokens) and store it with \
-                 rdmfs login.",
+                "Make one in the repository (your profile, Applications, Personal access tokens) and give it with \
+                 --token-file.",
             ));
         }
         let mut url = self.transport.base.api("user/records")?;
@@ -135,7 +135,7 @@ impl Repository {
                 let mut denied = Error::new(Kind::Denied, "the repository does not accept this token")
                     .with_advice(
                         "It may be mistyped, expired or for another repository; make a new one there (your profile, \
-                         Applications, Personal access tokens) and store it with rdmfs login.",
+                         Applications, Personal access tokens) and give it with --token-file.",
                     );
                 if let Some(attempt) = error.attempt() {
                     denied = denied.with_attempt(attempt.clone());

@@ -89,7 +89,7 @@ impl Base {
             return Err(wrong(
                 "the address holds a user name or password, which InvenioRDM does not use".into(),
             )
-            .with_advice("Leave it out and use a token (rdmfs login)."));
+            .with_advice("Leave it out and use a token (--token-file)."));
         }
         url.set_query(None);
         url.set_fragment(None);

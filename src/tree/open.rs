@@ -140,64 +140,67 @@ impl Tree {
                 let end = start.saturating_add(length as usize).min(text.len());
                 reply(Ok(text[start..end].to_vec()));
             }
-            Handle::Staged { staged, writer } => {
-                if writer.is_some() || self.is_gone(ino) {
-                    return reply(staged.read(offset, length));
-                }
-                // Written anew since it was opened to read: all handles of a file see the same bytes.
-                match self.floors.staging.find(staged.draft(), staged.key()) {
-                    Some(newer) => reply(newer.read(offset, length)),
-                    None => {
-                        let owner = Owner::Draft(staged.draft().clone());
-                        let place = FilePlace {
-                            owner,
-                            key: Arc::clone(staged.key()),
-                        };
-                        match staged.confirmed() {
-                            Some(md5) if self.is_replaced(&place, Some(md5)) => {
-                                reply(Err(Error::new(Kind::Changed, format!("{place} was replaced"))));
-                            }
-                            _ => reply(staged.read(offset, length)),
-                        }
-                    }
-                }
-            }
-            Handle::Stored { reader, place, md5 } => {
-                if let Owner::Draft(id) = &place.owner
-                    && !self.is_gone(ino)
-                {
-                    // Written here since it was opened: all handles of a file see the same bytes.
-                    if let Some(staged) = self.floors.staging.find(id, &place.key) {
-                        return reply(staged.read(offset, length));
-                    }
-                    if self.is_replaced(place, *md5) {
-                        return reply(Err(Error::new(Kind::Changed, format!("{place} was replaced"))));
-                    }
-                }
-                let tree = Arc::downgrade(self);
-                let owner = place.owner.clone();
-                let reply = move |answer: Result<Vec<u8>>| {
-                    if let Err(error) = &answer
-                        && matches!(error.kind(), Kind::Changed | Kind::NotFound)
-                        && let Some(tree) = tree.upgrade()
-                    {
-                        tree.floors.catalog.forget_files(&owner);
-                    }
-                    reply(answer);
+            Handle::Staged {
+                staged,
+                writer: Some(_),
+            } => reply(staged.read(offset, length)),
+            Handle::Staged { staged, writer: None } => {
+                let owner = Owner::Draft(staged.draft().clone());
+                let place = FilePlace {
+                    owner,
+                    key: Arc::clone(staged.key()),
                 };
-                reader.read(offset, length, Box::new(reply));
+                match self.seen_now(ino, &place, staged.confirmed()) {
+                    Now::Same => reply(staged.read(offset, length)),
+                    Now::Written(newer) => reply(newer.read(offset, length)),
+                    Now::Replaced => reply(Err(replaced(&place))),
+                }
             }
+            Handle::Stored { reader, place, md5 } => match self.seen_now(ino, place, *md5) {
+                Now::Same => reader.read(offset, length, self.forgetting(&place.owner, reply)),
+                Now::Written(newer) => reply(newer.read(offset, length)),
+                Now::Replaced => reply(Err(replaced(place))),
+            },
         }
     }
 
-    /// Whether a draft is known to have other bytes under a key than those with this checksum.
-    fn is_replaced(&self, place: &FilePlace, md5: Option<Md5>) -> bool {
-        self.known_view(&place.owner)
-            .and_then(|view| {
-                let file = view.file(&place.key)?;
-                Some(file.entry.status == FileStatus::Completed && file.entry.md5 != md5)
-            })
-            .unwrap_or(false)
+    /// What a file is by now that was opened to read when it had this checksum: all handles of a file see the same bytes,
+    /// because the kernel keeps its pages for all of them together.
+    fn seen_now(&self, ino: u64, place: &FilePlace, md5: Option<Md5>) -> Now {
+        let Owner::Draft(draft) = &place.owner else {
+            return Now::Same;
+        };
+        if self.is_gone(ino) {
+            return Now::Same;
+        }
+        if let Some(staged) = self.floors.staging.find(draft, &place.key) {
+            return Now::Written(staged);
+        }
+        let view = self.known_view(&place.owner);
+        let entry = view
+            .as_ref()
+            .and_then(|view| view.file(&place.key))
+            .map(|file| &file.entry);
+        match (entry, md5) {
+            (Some(entry), Some(_)) if entry.status == FileStatus::Completed && entry.md5 != md5 => {
+                Now::Replaced
+            }
+            _ => Now::Same,
+        }
+    }
+
+    /// A reply that forgets what we know of the files if it turns out to be wrong.
+    fn forgetting(self: &Arc<Self>, owner: &Owner, reply: ReadReply) -> ReadReply {
+        let (tree, owner) = (Arc::downgrade(self), owner.clone());
+        Box::new(move |answer: Result<Vec<u8>>| {
+            if let Err(error) = &answer
+                && matches!(error.kind(), Kind::Changed | Kind::NotFound)
+                && let Some(tree) = tree.upgrade()
+            {
+                tree.floors.catalog.forget_files(&owner);
+            }
+            reply(answer);
+        })
     }
 
     /// Writes to a file opened for writing.
@@ -393,6 +396,20 @@ impl Opened {
             direct: false,
         }
     }
+}
+
+/// What a file is by now.
+enum Now {
+    /// What it was.
+    Same,
+    /// It was written here.
+    Written(Arc<Staged>),
+    /// The server has other bytes.
+    Replaced,
+}
+
+fn replaced(place: &FilePlace) -> Error {
+    Error::new(Kind::Changed, format!("{place} was replaced"))
 }
 
 /// Refuses keys that the server would take and then not give back, before anything is written to them.
