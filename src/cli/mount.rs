@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::probe::{self, Answer};
 use crate::cli::report::{self, Report};
 use crate::cli::settings::{SourceArgs, Sources};
 use crate::cli::sources::{self, Layer};
@@ -127,7 +128,24 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     start_in_background(&settings, &log_file, arguments.verbose)
         .map_err(|error| error.clone().with_advice(advice_with_log(&error, &log_file)))?;
     terminal::say(message);
+    note_beginnings(&settings.mountpoint);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the daemon noticed when it started: a cache that another one uses, files that an earlier mount left.
+fn note_beginnings(mountpoint: &Path) {
+    let Ok(Answer::Status(status)) = probe::ask(mountpoint) else {
+        return;
+    };
+    for problem in &status.problems {
+        terminal::note(&problem.what);
+    }
+    if !status.uploads.is_empty() {
+        let count = status.uploads.len();
+        terminal::note(format_args!(
+            "{count} files of an earlier mount are not on the server yet (rdmfs status)"
+        ));
+    }
 }
 
 fn advice_with_log(error: &Error, log_file: &Path) -> String {

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -67,7 +67,6 @@ struct Shared {
     next_id: AtomicU64,
     /// Counts the changes of the set of staged files, for those who list it.
     epoch: AtomicU64,
-    closing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -117,7 +116,6 @@ impl Area {
             files: Mutex::default(),
             queue: Queue::default(),
             epoch: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
         });
         shared.recover(&entries);
         let workers = (0..settings.uploads.max(1))
@@ -299,7 +297,7 @@ impl Area {
     /// What is not safe on the server, oldest first.
     #[must_use]
     pub fn uploads(&self) -> Vec<crate::status::Upload> {
-        let mut files: Vec<_> = self.shared.files.lock().by_place.values().cloned().collect();
+        let mut files = self.shared.all();
         files.sort_by_key(|staged| staged.id);
         files
             .iter()
@@ -310,19 +308,15 @@ impl Area {
 
     /// Ends the workers, each after the request in hand. What is not sent stays in the journal.
     pub fn shutdown(&self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
         self.shared.queue.stop();
-        for staged in self.shared.files.lock().by_place.values() {
-            staged.interrupt();
-        }
+        self.shared.all().iter().for_each(|staged| staged.interrupt());
         for worker in self.workers.lock().drain(..) {
             if worker.join().is_err() {
                 log::error!("an upload thread panicked");
             }
         }
         // What is complete, but could not be written down so far, is the next mount's to send.
-        let files: Vec<_> = self.shared.files.lock().by_place.values().cloned().collect();
-        for staged in files.iter().filter(|staged| !staged.has_writers()) {
+        for staged in self.shared.all().iter().filter(|staged| !staged.has_writers()) {
             if let Err(error) = staged.close(true) {
                 log::error!("{error}");
             }
@@ -331,6 +325,10 @@ impl Area {
 }
 
 impl Shared {
+    fn all(&self) -> Vec<Arc<Staged>> {
+        self.files.lock().by_place.values().cloned().collect()
+    }
+
     fn changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }

@@ -225,7 +225,10 @@ fn two_mounts_may_name_the_same_cache_directory() {
     let cache = tempfile::tempdir().unwrap();
     let flags = ["--cache-dir", cache.path().to_str().unwrap()];
     let (first, _sandbox, _) = mounted(&flags);
-    let (second, _other, id) = mounted(&flags);
+    let (other, id) = repository();
+    let second = Home::new();
+    let said = second.mount(&flags, &other.url());
+    said.expect(0, &["another rdmfs uses the cache", "private-"]);
     let file = second.mountpoint().join("records").join(id).join("files/a.csv");
     assert_eq!(fs::read_to_string(file).unwrap(), "x,y\n1,2\n");
     second.unmount(&[]).expect(0, &[]);
