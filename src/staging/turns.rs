@@ -101,7 +101,10 @@ impl Staged {
 
     /// The next state of the upload of `turn`. False if it is not the one that counts any more.
     pub(super) fn advance(&self, turn: u64, upload: Upload) -> bool {
-        let mut inner = self.inner.lock();
+        self.advance_in(&mut self.inner.lock(), turn, upload)
+    }
+
+    fn advance_in(&self, inner: &mut Inner, turn: u64, upload: Upload) -> bool {
         let counts = inner.turn == turn && matches!(inner.upload, Upload::Running { .. });
         if counts {
             inner.upload = upload;
@@ -112,8 +115,9 @@ impl Staged {
 
     /// The server has the bytes of `turn`, under this checksum.
     pub(super) fn confirm(&self, turn: u64, md5: Option<Md5>) {
-        self.inner.lock().confirmed = md5;
-        self.advance(turn, Upload::Done);
+        let mut inner = self.inner.lock();
+        inner.confirmed = md5;
+        self.advance_in(&mut inner, turn, Upload::Done);
     }
 
     /// The checksum that the server confirmed last.

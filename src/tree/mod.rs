@@ -132,12 +132,12 @@ impl Tree {
     pub fn lookup(&self, parent: u64, name: &str) -> Result<Lookup> {
         let parent = self.place(parent)?;
         let absent = self.absence_of(&parent, name);
-        match self.child(&parent, name) {
-            Ok(Some(node)) => match self.attributes_of(&node) {
-                Ok(attributes) => Ok(Lookup::Found(self.remember(&node, attributes))),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lookup::Absent(absent)),
-                Err(error) => Err(error),
-            },
+        let found = self.child(&parent, name).and_then(|node| {
+            node.map(|node| Ok((self.attributes_of(&node)?, node)))
+                .transpose()
+        });
+        match found {
+            Ok(Some((attributes, node))) => Ok(Lookup::Found(self.remember(&node, attributes))),
             Ok(None) => Ok(Lookup::Absent(absent)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lookup::Absent(absent)),
             Err(error) => Err(error),
@@ -154,8 +154,9 @@ impl Tree {
             Meaning::Gone(orphan) => {
                 let mut attributes = orphan.attributes;
                 if let Some(staged) = orphan.staged {
-                    attributes.size = staged.facts().size;
-                    attributes.mtime = staged.facts().mtime;
+                    let facts = staged.facts();
+                    attributes.size = facts.size;
+                    attributes.mtime = facts.mtime;
                 }
                 Ok(attributes)
             }
@@ -286,7 +287,7 @@ impl Tree {
                 if !is_top && !self.view(owner)?.has_folder(path) {
                     return Err(Error::call(libc::ENOENT));
                 }
-                self.folder_attributes(owner)
+                Ok(self.folder_attributes(owner, &*self.entry_of(owner)?))
             }
             Node::File(owner, key) => {
                 if let Owner::Draft(id) = owner
@@ -355,12 +356,7 @@ impl Tree {
         }
     }
 
-    fn folder_attributes(&self, owner: &Owner) -> Result<Attributes> {
-        let entry = self.entry_of(owner)?;
-        Ok(self.folder_attributes_in(owner, &entry))
-    }
-
-    fn folder_attributes_in(&self, owner: &Owner, entry: &catalog::Entry) -> Attributes {
+    fn folder_attributes(&self, owner: &Owner, entry: &catalog::Entry) -> Attributes {
         let (access, mtime, valid) = match owner {
             Owner::Record(_) => (access_of(entry), entry.created, self.life_of(owner)),
             Owner::Draft(_) => (self.draft_access(), entry.updated, self.life_of(owner)),
@@ -421,14 +417,10 @@ impl Tree {
     fn absence_of(&self, parent: &Node, name: &str) -> Duration {
         match parent {
             Node::Root | Node::Control => FOREVER,
-            _ if names::is_probe(name) && !self.can_make(parent) => self.rules.times.records,
+            _ if names::is_probe(name) && parent.draft_folder().is_none() => self.rules.times.records,
             Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) => self.rules.times.records,
             _ => self.rules.times.drafts,
         }
-    }
-
-    fn can_make(&self, parent: &Node) -> bool {
-        parent.draft_folder().is_some()
     }
 
     fn remember(&self, node: &Node, attributes: Attributes) -> Found {

@@ -264,7 +264,7 @@ impl Tree {
                     Line {
                         name: "files".to_owned(),
                         node: Node::Folder(owner.clone(), "".into()),
-                        attributes: self.folder_attributes_in(owner, &entry),
+                        attributes: self.folder_attributes(owner, &entry),
                     },
                     self.document_line(owner, &entry),
                 ]
@@ -355,7 +355,7 @@ impl Tree {
                 name: name.clone(),
                 node: view.node(owner, path, name, item),
                 attributes: match item {
-                    Item::Folder => self.folder_attributes_in(owner, entry),
+                    Item::Folder => self.folder_attributes(owner, entry),
                     Item::File(index) => self.line_attributes(owner, entry, &view.files[*index]),
                 },
             })

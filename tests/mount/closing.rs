@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use rdm_sandbox::{ALICE, Effect, Fault, NewRecord, Route, Sandbox};
 
-use crate::support::{LONG, close, errno, how, mount, noise, shell};
+use crate::support::{LONG, close, draft, errno, how, mount, noise, shell};
 
 fn uploads_of(line: &str) -> (usize, Vec<u8>) {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     shell(&line.replace(
         "FILE",
         &mount.path(format!("drafts/{draft}/f")).display().to_string(),
@@ -72,9 +70,7 @@ t = threading.Thread(target=work); t.start(); t.join()
 
 #[test]
 fn the_last_of_two_writers_sends_what_both_wrote() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     let path = mount.path(format!("drafts/{draft}/f"));
     let mut first = File::create(&path).unwrap();
     let second = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -141,9 +137,7 @@ fn close_waits_no_longer_than_it_is_told_and_the_upload_goes_on() {
 
 #[test]
 fn a_refused_file_fails_its_close_and_is_kept_with_the_reason() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     sandbox.knobs(|knobs| knobs.quota = 1000);
     let path = mount.path(format!("drafts/{draft}/f"));
     let mut file = File::create(&path).unwrap();
@@ -222,9 +216,7 @@ fn unmount_waits_for_the_uploads() {
 
 #[test]
 fn a_refused_file_can_be_removed() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     sandbox.knobs(|knobs| knobs.quota = 1000);
     let path = mount.path(format!("drafts/{draft}/f"));
     let mut file = File::create(&path).unwrap();

@@ -16,14 +16,7 @@ use rdmfs::status::UploadState;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{LONG, Mount, close, errno, how, mount, names, noise, shell, until};
-
-fn draft() -> (Sandbox, String, Mount) {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
-    (sandbox, draft, mount)
-}
+use crate::support::{LONG, Mount, close, draft, errno, how, mount, names, noise, shell, until};
 
 /// A mount whose close() does not wait.
 fn hasty(sandbox: &Sandbox) -> Mount {
@@ -429,16 +422,22 @@ impl Drop for Disk {
     }
 }
 
-#[test]
-fn a_full_disk_is_enospc_for_the_writer_and_works_again_when_there_is_room() {
-    let Some(disk) = Disk::new(4 << 20) else {
-        return;
-    };
+/// As [`draft`], with the staged files on a disk of its own.
+fn draft_staged_on(disk: &Disk) -> (Sandbox, String, Mount) {
     let sandbox = Sandbox::start();
     let draft = sandbox.draft(NewRecord::titled("Draft"));
     let folder = tempfile::tempdir().unwrap();
     symlink(disk.path(), folder.path().join("state")).unwrap();
     let mount = how(&sandbox.url()).token(ALICE).folder(folder).start();
+    (sandbox, draft, mount)
+}
+
+#[test]
+fn a_full_disk_is_enospc_for_the_writer_and_works_again_when_there_is_room() {
+    let Some(disk) = Disk::new(4 << 20) else {
+        return;
+    };
+    let (sandbox, draft, mount) = draft_staged_on(&disk);
     let path = mount.path(format!("drafts/{draft}/large"));
     let file = File::create(&path).unwrap();
     assert_eq!(errno(file.write_all_at(&noise(8 << 20, 1), 0)), libc::ENOSPC);
@@ -463,11 +462,7 @@ fn a_file_whose_write_failed_is_not_sent_until_it_is_written_anew() {
     let Some(disk) = Disk::new(4 << 20) else {
         return;
     };
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let folder = tempfile::tempdir().unwrap();
-    symlink(disk.path(), folder.path().join("state")).unwrap();
-    let mount = how(&sandbox.url()).token(ALICE).folder(folder).start();
+    let (sandbox, draft, mount) = draft_staged_on(&disk);
     let path = mount.path(format!("drafts/{draft}/f"));
     let file = File::create(&path).unwrap();
     assert_eq!(errno(file.write_all_at(&noise(8 << 20, 1), 0)), libc::ENOSPC);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdm_sandbox::{ALICE, ContentMode, Effect, Fault, NewRecord, Route, Sandbox};
 
-use crate::support::{errno, how, mount, noise, shell};
+use crate::support::{draft, errno, how, mount, noise, shell};
 
 #[test]
 fn an_upload_that_an_unmount_stops_is_sent_by_the_next_mount() {
@@ -159,9 +159,7 @@ fn what_was_closed_last_by_another_process_survives_an_unmount() {
 
 #[test]
 fn a_folder_made_again_where_one_was_removed_can_be_used_from_inside() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     let folder = mount.path(format!("drafts/{draft}/sub"));
     shell(&format!(
         "mkdir {0} && cd {0} && touch x && rm -r {0} && mkdir {0} && echo new > {0}/y && cat {0}/y",
@@ -172,9 +170,7 @@ fn a_folder_made_again_where_one_was_removed_can_be_used_from_inside() {
 
 #[test]
 fn two_appenders_lose_nothing() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     let path = mount.path(format!("drafts/{draft}/log"));
     File::create(&path).unwrap();
     std::thread::scope(|scope| {
@@ -199,9 +195,7 @@ fn two_appenders_lose_nothing() {
 
 #[test]
 fn an_opener_that_is_a_thread_waits_for_its_upload_too() {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
+    let (sandbox, draft, mount) = draft();
     let path = mount.path(format!("drafts/{draft}/f"));
     std::thread::scope(|scope| {
         let open = || {

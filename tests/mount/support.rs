@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdm_sandbox::{ALICE, Sandbox};
+use rdm_sandbox::{ALICE, NewRecord, Sandbox};
 use rdmfs::mount::device::{How, detach};
 use rdmfs::status::Status;
 use rustix::process::{Pid, Signal, kill_process};
@@ -37,6 +37,14 @@ pub struct Plan {
 /// A mount of this sandbox with the token of alice.
 pub fn mount(sandbox: &Sandbox) -> Mount {
     how(&sandbox.url()).token(ALICE).start()
+}
+
+/// A mount of a new sandbox with an empty draft in it, and the draft's id.
+pub fn draft() -> (Sandbox, String, Mount) {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft"));
+    let mount = mount(&sandbox);
+    (sandbox, draft, mount)
 }
 
 /// Describes a mount.

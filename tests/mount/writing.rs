@@ -6,14 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use rdm_sandbox::{NewRecord, Route, Sandbox};
 
-use crate::support::{Mount, errno, mount, names, noise, shell};
-
-fn draft() -> (Sandbox, String, Mount) {
-    let sandbox = Sandbox::start();
-    let draft = sandbox.draft(NewRecord::titled("Draft"));
-    let mount = mount(&sandbox);
-    (sandbox, draft, mount)
-}
+use crate::support::{draft, errno, mount, names, noise, shell};
 
 fn stored(sandbox: &Sandbox, draft: &str, key: &str) -> Option<Vec<u8>> {
     sandbox
