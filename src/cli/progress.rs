@@ -90,6 +90,7 @@ pub fn describe(upload: &Upload) -> String {
         UploadState::Checking => "sent, being checked",
         UploadState::Waiting => "will be tried again",
         UploadState::Refused => "refused",
+        UploadState::Unclosed => "never closed",
     };
     let mut text = state.to_owned();
     if let Some(time) = upload

@@ -22,8 +22,19 @@ pub(super) struct Job<'a> {
     pub(super) cancelled: &'a AtomicBool,
     /// Told how many bytes are sent.
     pub(super) sent: &'a AtomicU64,
-    /// Whether the server is known to have nothing under this key: saves the first look.
-    pub(super) known_absent: bool,
+    /// What the server is known to have under this key.
+    pub(super) known: Known,
+}
+
+/// What the server is known to have under a key when a try begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing is known.
+    Nothing,
+    /// It has no entry.
+    Absent,
+    /// The key was announced, and nothing was sent.
+    Started,
 }
 
 /// Where a try stands.
@@ -57,8 +68,12 @@ pub(super) fn run(
     mut checking: impl FnMut(bool),
 ) -> Result<FileEntry> {
     let mut surprises = 0;
-    let mut started = false;
-    let mut step = if job.known_absent { Step::Start } else { Step::Look };
+    let mut started = job.known == Known::Started;
+    let mut step = match job.known {
+        Known::Nothing => Step::Look,
+        Known::Absent => Step::Start,
+        Known::Started => Step::Send,
+    };
     loop {
         if job.cancelled.load(Ordering::Relaxed) {
             return Err(Error::call(libc::ECANCELED));
