@@ -48,8 +48,7 @@ impl Shared {
             crtime: attributes.mtime(),
             kind,
             perm: attributes.told.mode.unwrap_or(perm),
-            // Folders say 1, "not counted", so that find(1) doesn't skip subfolders by their number.
-            nlink: 1,
+            nlink: attributes.links,
             uid: attributes.told.uid.unwrap_or(self.uid),
             gid: attributes.told.gid.unwrap_or(self.gid),
             rdev: 0,
@@ -138,6 +137,7 @@ pub(super) fn dot() -> Attributes {
         kind: Kind::Folder,
         access: Access::Open,
         told: Facts::default(),
+        links: 1,
         size: 0,
         mtime: SystemTime::UNIX_EPOCH,
         valid: Duration::ZERO,

@@ -122,9 +122,9 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
     let told = Arc::new(Told::default());
     let (known, remembered) = (Arc::clone(&catalog), Arc::clone(&told));
     let listener = move |draft: &RecordId, news: News<'_>| match news {
-        News::Arrived { entry, mtime } => {
+        News::Arrived { entry, facts } => {
             known.file_committed(draft, entry);
-            remembered.arrived(draft, entry, mtime);
+            remembered.arrived(draft, entry, &facts);
         }
         News::Removed { key } => known.file_removed(draft, key),
         News::Saved { record } => drop(known.draft_saved(*record)),

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// Why a file may be complete now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// A FLUSH from the process that opened it: other writers may follow, and an empty file may be about to be written
+    /// A FLUSH from the process that opened it, which [rests](Staged::rest) now: other writers may follow, and an empty file may be about to be written
     /// (`echo > f` sends a FLUSH before its first WRITE).
     Flush,
     /// Its last handle is gone.
@@ -146,11 +146,11 @@ impl Staged {
     }
 
     fn is_complete(&self, inner: &Inner, moment: Moment) -> bool {
-        let writers = self.writers.load(Ordering::Acquire);
+        let active = self.active.load(Ordering::Acquire);
         let all_here = match moment {
-            Moment::Flush => writers <= 1 && inner.size > 0,
-            Moment::Release => writers == 0,
-            Moment::Rename => writers <= 1,
+            Moment::Flush => active == 0 && inner.size > 0,
+            Moment::Release => self.writers.load(Ordering::Acquire) == 0,
+            Moment::Rename => active <= 1,
         };
         inner.dirty && !inner.unlinked && all_here
     }

@@ -37,6 +37,9 @@ pub struct Staged {
     /// Handles that may write. Outside the lock: it goes up only while the table of files is held, so that nobody drops a
     /// file that somebody opens.
     pub(super) writers: AtomicUsize,
+    /// Those of them that were not closed by the process that opened them, or that wrote since. The kernel tells of the end
+    /// of a handle some time after its close, and of a mapped one later still.
+    pub(super) active: AtomicUsize,
     /// How often it was opened to write, ever.
     opens: AtomicU64,
     /// Bytes of the running upload that are sent.
@@ -291,6 +294,7 @@ impl Staged {
             }),
             changed: Condvar::new(),
             writers: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
             opens: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
@@ -477,6 +481,17 @@ impl Staged {
     pub(super) fn add_writer(&self) {
         self.opens.fetch_add(1, Ordering::AcqRel);
         self.writers.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// A writer that was closed by the process that opened it goes on after all.
+    pub fn wake(&self) {
+        self.active.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A writer was closed by the process that opened it; its handle is still there.
+    pub fn rest(&self) {
+        self.active.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// How often it was opened to write, ever.
@@ -492,6 +507,7 @@ impl Staged {
 
     /// One writer less.
     pub(super) fn remove_writer(&self) {
+        self.rest();
         self.writers.fetch_sub(1, Ordering::AcqRel);
     }
 

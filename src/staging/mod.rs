@@ -72,8 +72,8 @@ pub enum News<'a> {
     Arrived {
         /// As the server has it.
         entry: &'a FileEntry,
-        /// When it was written.
-        mtime: SystemTime,
+        /// As it was here.
+        facts: Facts,
     },
     /// A file is gone.
     Removed {

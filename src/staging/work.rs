@@ -175,8 +175,8 @@ impl Shared {
         point(Point::Compared);
         log::info!("{key} of draft {} is on the server, {size} bytes", staged.draft);
         // First the list, then the state: whoever waits for the upload looks at the list next.
-        let mtime = staged.facts().mtime;
-        (self.news)(&staged.draft, News::Arrived { entry: &entry, mtime });
+        let facts = staged.facts();
+        (self.news)(&staged.draft, News::Arrived { entry: &entry, facts });
         self.delete_old_keys(staged)?;
         Ok(entry.md5)
     }

@@ -1,6 +1,7 @@
 //! Changes of a draft's names: removing files, making and removing folders, truncating, modes and times.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::inodes::Meaning;
 use super::node::{Attributes, Found, Node, Orphan};
@@ -29,7 +30,9 @@ impl Tree {
             Node::Rejected(_) | Node::Reasons(_) => return self.drop_rejected(draft),
             _ => return Err(Error::call(libc::EPERM)),
         };
-        let attributes = self.attributes_of(&node)?;
+        let mut attributes = self.attributes_of(&node)?;
+        attributes.links = 0;
+        attributes.told.ctime = Some(SystemTime::now());
         let staged = self.floors.staging.find(draft, key);
         let known = self.floors.catalog.known_files(owner);
         let mut on_server = known.is_none_or(|files| files.iter().any(|entry| entry.key == *key));

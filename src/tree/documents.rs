@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::node::{Access, Attributes, Kind, Node};
-use super::open::{Handle, Intent, Opened};
+use super::open::{Handle, Intent, Opened, Writer};
 use super::{Facts, REASONS, REJECTED, STAGED, Tree};
 use crate::catalog;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ impl Tree {
             direct: true,
             ..Opened::plain(Handle::Staged {
                 staged,
-                writer: Some(intent.process),
+                writer: Some(Writer::new(intent.process)),
             })
         })
     }
@@ -111,6 +111,7 @@ impl Tree {
             kind: Kind::File,
             access: Access::Private,
             told: Facts::default(),
+            links: 1,
             size: match node {
                 Node::Rejected(_) => facts.size,
                 _ => reasons(&staged).len() as u64,

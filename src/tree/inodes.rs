@@ -176,6 +176,7 @@ mod tests {
             kind: Kind::File,
             access: Access::Writable,
             told: Default::default(),
+            links: 1,
             size: 0,
             mtime: UNIX_EPOCH,
             valid: Duration::ZERO,

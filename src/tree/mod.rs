@@ -366,6 +366,7 @@ impl Tree {
             kind: node.kind(),
             access,
             told: Facts::default(),
+            links: 1,
             size,
             mtime,
             valid,
@@ -383,6 +384,7 @@ impl Tree {
             kind: node.kind(),
             access,
             told: self.told_of(node, None),
+            links: self.links_of(node),
             size: if is_document {
                 entry.document.len() as u64
             } else {
@@ -411,6 +413,7 @@ impl Tree {
             kind: Kind::Folder,
             access,
             told: self.told_of(node, None),
+            links: self.links_of(node),
             size: 0,
             mtime,
             valid,
@@ -433,6 +436,7 @@ impl Tree {
             kind: Kind::File,
             access,
             told: self.told_of(node, file.entry.md5),
+            links: 1,
             size: file.entry.size.unwrap_or(0),
             mtime: mtime.or(entry.updated).unwrap_or(self.facts.started),
             valid,
@@ -450,10 +454,20 @@ impl Tree {
                 ctime: Some(told.ctime.map_or(facts.ctime, |told| told.max(facts.ctime))),
                 ..told
             },
+            links: 1,
             size: facts.size,
             mtime: facts.mtime,
             valid: STAGED.min(self.rules.times.drafts),
         }
+    }
+
+    /// How many folders a folder of a draft is named by: itself twice, and each that is in it.
+    fn links_of(&self, node: &Node) -> u32 {
+        let Some((draft, path)) = node.draft_folder() else {
+            return 1;
+        };
+        self.known_view(&Owner::Draft(draft.clone()))
+            .map_or(1, |view| 2 + view.count_folders(path))
     }
 
     fn told_of(&self, node: &Node, md5: Option<Md5>) -> Facts {

@@ -146,6 +146,9 @@ pub struct Attributes {
     pub access: Access,
     /// What programs said of it, where that counts more.
     pub told: Facts,
+    /// Names that it has. Folders of a draft count themselves and those in them; others say 1, "not counted", so that
+    /// find(1) doesn't skip subfolders by their number.
+    pub links: u32,
     /// Bytes.
     pub size: u64,
     /// When it last changed, by the server's clock.

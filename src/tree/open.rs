@@ -3,6 +3,7 @@
 //! A published or committed file is read through `content/`; a file of a draft that is written becomes a staged one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -48,9 +49,40 @@ pub enum Handle {
     Staged {
         /// The file.
         staged: Arc<Staged>,
-        /// The process that opened it for writing; `None` for a reader.
-        writer: Option<u32>,
+        /// Who opened it for writing; `None` for a reader.
+        writer: Option<Writer>,
     },
+}
+
+/// Somebody who writes a staged file.
+pub struct Writer {
+    process: u32,
+    /// Closed by that process, and not written since; the handle is still there.
+    rests: AtomicBool,
+}
+
+impl Writer {
+    /// A writer who has not closed yet.
+    pub(super) fn new(process: u32) -> Self {
+        Writer {
+            process,
+            rests: AtomicBool::new(false),
+        }
+    }
+
+    /// It is about to write.
+    fn wake(&self, staged: &Staged) {
+        if self.rests.swap(false, Ordering::AcqRel) {
+            staged.wake();
+        }
+    }
+
+    /// Its process has closed it.
+    fn rest(&self, staged: &Staged) {
+        if !self.rests.swap(true, Ordering::AcqRel) {
+            staged.rest();
+        }
+    }
 }
 
 /// An open file, and how the kernel should treat it.
@@ -142,7 +174,7 @@ impl Tree {
         let found = self.remember(&node, self.staged_attributes(&node, &staged));
         let handle = Handle::Staged {
             staged,
-            writer: Some(intent.process),
+            writer: Some(Writer::new(intent.process)),
         };
         Ok((found, Opened::plain(handle)))
     }
@@ -224,8 +256,9 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(_),
+                writer: Some(writer),
             } => {
+                writer.wake(staged);
                 if let Ok(Meaning::Here(node)) = self.meaning(ino) {
                     self.floors.told.written(&node);
                 }
@@ -248,8 +281,11 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(_),
-            } => staged.allocate(offset, length, flags),
+                writer: Some(writer),
+            } => {
+                writer.wake(staged);
+                staged.allocate(offset, length, flags)
+            }
             _ => Err(Error::call(libc::EBADF)),
         }
     }
@@ -262,8 +298,14 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(opener),
-            } => self.floors.staging.flush(staged, *opener == process),
+                writer: Some(writer),
+            } => {
+                let by_opener = writer.process == process;
+                if by_opener {
+                    writer.rest(staged);
+                }
+                self.floors.staging.flush(staged, by_opener)
+            }
             _ => Ok(()),
         }
     }
@@ -287,8 +329,11 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(_),
-            } => self.floors.staging.release(staged),
+                writer: Some(writer),
+            } => {
+                writer.wake(staged);
+                self.floors.staging.release(staged)
+            }
             _ => Ok(()),
         }
     }
@@ -361,7 +406,7 @@ impl Tree {
         let staged = self.stage(draft, key, intent.truncate)?;
         Ok(Opened::plain(Handle::Staged {
             staged,
-            writer: Some(intent.process),
+            writer: Some(Writer::new(intent.process)),
         }))
     }
 

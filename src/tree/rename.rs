@@ -109,7 +109,8 @@ impl Tree {
                 .is_some_and(|replaced| area.may_be_on_server(replaced));
         let moved = area.rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)?;
         let mut state = self.state.lock();
-        if let Some(attributes) = attributes {
+        if let Some(mut attributes) = attributes {
+            attributes.links = 0;
             state.inodes.orphan(
                 &target,
                 Orphan {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::node::{Attributes, Node};
 use crate::repository::model::{FileEntry, Md5, Owner, RecordId};
+use crate::staging;
 
 /// What was said of one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,10 +116,12 @@ impl Told {
     }
 
     /// A file has arrived at the server: its time stays the one it was written at, for as long as it has these bytes.
-    pub fn arrived(&self, draft: &RecordId, entry: &FileEntry, mtime: SystemTime) {
+    pub fn arrived(&self, draft: &RecordId, entry: &FileEntry, facts: &staging::Facts) {
         let node = Node::File(Owner::Draft(draft.clone()), Arc::clone(&entry.key));
         self.change(&node, |known| {
-            known.facts.mtime = Some(mtime);
+            let told = &mut known.facts;
+            told.mtime = Some(facts.mtime);
+            told.ctime = Some(told.ctime.map_or(facts.ctime, |told| told.max(facts.ctime)));
             known.of = entry.md5;
         });
     }
@@ -132,9 +135,9 @@ impl Told {
     pub(super) fn rename(&self, from: &Node, to: &Node) {
         let mut nodes = self.nodes.lock();
         nodes.pop(to);
-        if let Some(entry) = nodes.pop(from) {
-            nodes.put(to.clone(), entry);
-        }
+        let mut entry = nodes.pop(from).unwrap_or_default();
+        entry.facts.ctime = Some(SystemTime::now());
+        nodes.put(to.clone(), entry);
     }
 
     /// A folder and all that is in it have another name.
@@ -149,6 +152,9 @@ impl Told {
                 nodes.put(to, entry);
             }
         }
+        let folder = Node::Folder(Owner::Draft(draft.clone()), to.into());
+        let entry = nodes.get_or_insert_mut(folder, Entry::default);
+        entry.facts.ctime = Some(SystemTime::now());
     }
 
     /// What was said of a thing whose bytes the server has under this checksum, if it is a file.
@@ -213,7 +219,12 @@ mod tests {
             status: FileStatus::Completed,
         };
         let time = UNIX_EPOCH + Duration::from_secs(7);
-        told.arrived(&draft, &entry, time);
+        let facts = staging::Facts {
+            size: 1,
+            mtime: time,
+            ctime: time,
+        };
+        told.arrived(&draft, &entry, &facts);
         assert_eq!(told.of(&node("a"), entry.md5).mtime, Some(time));
         assert_eq!(told.of(&node("a"), Some(Md5([2; 16]))).mtime, None);
     }

@@ -67,6 +67,13 @@ impl View {
         self.layout.folder(path).is_some_and(names::Folder::is_empty)
     }
 
+    /// How many folders are in a folder.
+    pub(super) fn count_folders(&self, path: &str) -> u32 {
+        let folder = self.layout.folder(path).into_iter().flatten();
+        let count = folder.filter(|(_, item)| matches!(item, Item::Folder)).count();
+        u32::try_from(count).unwrap_or(u32::MAX - 2)
+    }
+
     /// The keys of all files in a folder and below.
     ///
     /// # Errors
