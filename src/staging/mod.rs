@@ -384,12 +384,7 @@ impl Area {
         };
         let turn = staged.revive()?;
         if staged.place() == Place::Document {
-            let spot = (staged.draft.clone(), Place::Document);
-            let mut files = self.shared.files.lock();
-            if files.at(&spot).is_none() {
-                files.take(&staged);
-                files.put(spot, &staged);
-            }
+            self.shared.take_back(&staged);
         }
         self.shared.changed();
         self.shared.enqueue(&staged, turn, Some(Known::Nothing));

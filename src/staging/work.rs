@@ -122,14 +122,21 @@ impl Shared {
     /// What comes of an upload that failed.
     fn failed(&self, ticket: &Ticket, snapshot: &Snapshot, error: Error) {
         let staged = &ticket.staged;
-        let error = error.during(format_args!("upload {} to draft {}", staged.key(), staged.draft));
+        let error = error.during(match staged.place() {
+            Place::File(key) => format!("upload {key} to draft {}", staged.draft),
+            Place::Document => format!("save record.json of draft {}", staged.draft),
+        });
         self.board.post(&error);
-        if is_final(error.kind()) || (staged.place() == Place::Document && error.kind() == Kind::Changed) {
+        let is_document = staged.place() == Place::Document;
+        if is_final(error.kind()) || (is_document && error.kind() == Kind::Changed) {
+            if is_document {
+                // Before anybody is told: who hears of it looks at record.json.errors next.
+                self.put_rejected(staged);
+            }
             if staged.advance(snapshot.turn, Upload::Refused(error.clone())) {
                 staged.journal_refusal(&error);
-                if staged.place() == Place::Document {
-                    self.put_rejected(staged);
-                }
+            } else if is_document {
+                self.take_back(staged);
             }
             return;
         }
@@ -282,6 +289,17 @@ impl Shared {
             documents.seen(draft, revision, digest.clone());
         }
         documents.follows(draft, &base.digests, &digest);
+    }
+
+    /// A refused document that was written again meanwhile is the draft's own again.
+    pub(super) fn take_back(&self, staged: &Arc<Staged>) {
+        let spot = (staged.draft.clone(), Place::Document);
+        let mut files = self.files.lock();
+        if files.at(&spot).is_none() {
+            files.take(staged);
+            files.put(spot, staged);
+        }
+        self.changed();
     }
 
     /// Keeps a refused document beside the draft's own, instead of the one before.
