@@ -21,6 +21,7 @@ mod status;
 mod terminal;
 mod units;
 mod unmount;
+mod watch;
 mod worker;
 
 use std::ffi::OsString;

@@ -8,6 +8,7 @@
 
 mod file;
 mod journal;
+mod left;
 mod queue;
 mod turns;
 mod upload;
@@ -30,6 +31,7 @@ use crate::status::Board;
 use file::Space;
 pub use file::{Facts, Position, Staged};
 use journal::{Journal, State};
+pub use left::{Left, left_in};
 use queue::{Queue, Task, Ticket};
 pub use turns::Upload;
 use turns::{Snapshot, is_final};

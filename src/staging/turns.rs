@@ -202,6 +202,7 @@ impl Staged {
             Upload::Refused(error) => (UploadState::Refused, None, Some(error.to_string())),
         };
         Shown {
+            id: self.id,
             draft: self.draft.to_string(),
             key: self.key.to_string(),
             state,
@@ -212,6 +213,7 @@ impl Staged {
                 crate::status::rfc3339(SystemTime::now() + until.saturating_duration_since(Instant::now()))
             }),
             reason,
+            kept: self.space.journal.data_path(self.id, inner.generation),
         }
     }
 }
