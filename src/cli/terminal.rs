@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 /// Prints to stdout. A reader that has seen enough (`rdmfs status | head -1`) ends the command quietly, where
 /// `print!` would panic.
@@ -48,6 +48,26 @@ pub fn printable(text: &str) -> String {
 #[must_use]
 pub fn is_watched() -> bool {
     std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a person a question that only `yes` answers with yes.
+///
+/// # Errors
+/// `Usage` if there is no person to ask; `--yes` is what a script says instead.
+pub fn ask(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Error::new(
+            Kind::Usage,
+            "there is no terminal to ask on, and nothing was done",
+        )
+        .with_advice("Give --yes to do it without being asked."));
+    }
+    let _ = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Error::local("can't read the answer", &error))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Prints an error with its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
