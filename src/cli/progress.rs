@@ -127,9 +127,11 @@ impl Drawn {
         }
         for bar in &view.bars {
             let shown = self.bars.entry(bar.name.clone()).or_insert_with(|| {
-                let new = ProgressBar::new(bar.total).with_style(bar_style());
                 // Bars stand above the lines.
-                self.terminal.insert_from_back(self.lines.len(), new)
+                let new = self.terminal.insert_from_back(self.lines.len(), new_bar(bar));
+                // The speed counts from here, not what was there before anybody looked.
+                new.reset_eta();
+                new
             });
             shown.set_length(bar.total);
             shown.set_position(bar.done);
@@ -143,6 +145,15 @@ impl Drawn {
             self.lines[number].set_message(text.clone());
         }
     }
+}
+
+/// A bar that stands where its transfer does.
+fn new_bar(bar: &Bar) -> ProgressBar {
+    let new =
+        ProgressBar::with_draw_target(Some(bar.total), ProgressDrawTarget::hidden()).with_style(bar_style());
+    new.set_position(bar.done);
+    new.tick();
+    new
 }
 
 fn bar_style() -> ProgressStyle {
@@ -494,6 +505,22 @@ mod tests {
                 "abc/c  waits for its turn"
             ]
         );
+    }
+
+    #[test]
+    fn what_was_there_before_anybody_looked_counts_for_no_speed() {
+        let bar = new_bar(&Bar {
+            name: "a".into(),
+            text: "a".into(),
+            done: 36 << 20,
+            total: 90 << 20,
+        });
+        bar.reset_eta();
+        std::thread::sleep(Duration::from_millis(5));
+        bar.set_position(36 << 20);
+        bar.tick();
+        assert!(bar.per_sec() < 1.0, "{}", bar.per_sec());
+        assert_eq!(bar.position(), 36 << 20);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn run(mounts: &[Mount]) -> Result<ExitCode> {
         let there = mountinfo::all()?;
         let mut left = Vec::new();
         for (mut one, answer) in watched.into_iter().zip(answers) {
-            let goes_on = one.take(answer, &progress) && there.contains(&one.mount);
+            let goes_on = there.contains(&one.mount) && one.take(answer, &progress);
             if goes_on {
                 left.push(one);
             } else {
@@ -59,7 +59,9 @@ pub fn run(mounts: &[Mount]) -> Result<ExitCode> {
             .iter()
             .filter_map(|one| Some(Seen::of(&one.prefix, one.status.as_ref()?)))
             .collect();
-        progress.update(&seen);
+        if !seen.is_empty() {
+            progress.update(&seen);
+        }
         std::thread::sleep(PACE.saturating_sub(began.elapsed()));
     }
     Ok(ExitCode::SUCCESS)

@@ -103,6 +103,13 @@ fn copy(upload: &Upload, destination: &Path, force: bool) -> Result<u64> {
     if !force && destination.symlink_metadata().is_ok() {
         return Err(already_there(destination));
     }
+    if upload.kept.as_os_str().is_empty() {
+        return Err(
+            Error::new(Kind::NotReady, "the daemon does not tell where the bytes are kept").with_advice(
+                "It is of another version than this program; they are in the staging folder that rdmfs status --json names.",
+            ),
+        );
+    }
     let mut kept = File::open(&upload.kept).map_err(|error| {
         let failed = Error::local(format_args!("can't read {}", upload.kept.display()), &error);
         match error.kind() {
