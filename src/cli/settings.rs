@@ -89,6 +89,12 @@ impl Sources {
         Ok(Sources { layers })
     }
 
+    /// These layers alone, the one that wins first.
+    #[must_use]
+    pub fn of(layers: Vec<Layer>) -> Self {
+        Sources { layers }
+    }
+
     fn get<T>(&self, field: impl Fn(&Layer) -> Option<T>) -> Option<T> {
         self.layers.iter().find_map(field)
     }
