@@ -453,7 +453,10 @@ impl Shared {
             size: *size,
             cancelled,
             sent: &staged.sent,
-            known_absent: ticket.known_absent,
+            known: match ticket.known_absent {
+                true => upload::Known::Absent,
+                false => upload::Known::Nothing,
+            },
         };
         let checking = |checking| {
             staged.advance(
