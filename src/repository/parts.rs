@@ -11,11 +11,9 @@ use parking_lot::Mutex;
 use super::Repository;
 use super::model::Md5;
 use super::multipart::{Feed, Multipart};
+use super::transfers::SIDE_BY_SIDE;
 use super::upload::{Upload, md5_of};
 use crate::error::{Error, Kind, Result};
-
-/// Parts of one file on their way at the same time. Each holds a few pieces in memory, however large it is.
-const SIDE_BY_SIDE: u64 = 4;
 
 impl Repository {
     /// Sends all parts of a file and gives the MD5 of the whole. When it succeeds, the server has accepted each part in
@@ -43,6 +41,7 @@ impl Repository {
             failed: Mutex::new(None),
         };
         let md5 = scope(|scope| {
+            // Each holds a few pieces in memory, however large its part is.
             for number in 1..=SIDE_BY_SIDE.min(layout.count()) {
                 let sender = Builder::new()
                     .name(format!("part-{number}"))

@@ -9,9 +9,12 @@ use std::ops::Range;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-/// A part is this large if nothing speaks against it: below the 100 MiB that InvenioRDM takes as packaged, and large
-/// enough that starting a request costs nothing beside sending it.
-const USUAL_PART: u64 = 64 << 20;
+/// Parts of one file on their way at the same time.
+pub(super) const SIDE_BY_SIDE: u64 = 4;
+
+/// Parts of a large file have this size if nothing speaks against it: below the 100 MiB that InvenioRDM takes as packaged,
+/// and large enough that starting a request costs nothing beside sending it.
+const LARGEST_PART: u64 = 64 << 20;
 
 /// The smallest part but the last that S3 commits.
 const SMALLEST_PART: u64 = 5 << 20;
@@ -104,7 +107,7 @@ impl Transfers {
         let too_large = seen.refused_body.is_some_and(|refused| refused <= size);
         let part_size = match (seen.parts, seen.refused_body) {
             (Parts::Elsewhere, _) if too_large || size >= FASTER_IN_PARTS => {
-                Some(USUAL_PART.max(size.div_ceil(MOST_PARTS)))
+                Some(usual_part(size).max(size.div_ceil(MOST_PARTS)))
             }
             (Parts::Offered, Some(refused)) if too_large => part_size_below(refused, size),
             _ => None,
@@ -155,9 +158,14 @@ impl Transfers {
     }
 }
 
+/// Parts of which all senders have one, unless they would be too small or too large.
+fn usual_part(size: u64) -> u64 {
+    size.div_ceil(SIDE_BY_SIDE).clamp(SMALLEST_PART, LARGEST_PART)
+}
+
 /// The size of parts that are smaller than a body that was refused. `None` if there is none.
 fn part_size_below(refused: u64, size: u64) -> Option<u64> {
-    let mut part_size = USUAL_PART;
+    let mut part_size = usual_part(size);
     while part_size >= refused {
         if part_size == SMALLEST_PART {
             return None;
@@ -211,15 +219,16 @@ mod tests {
         assert_eq!(transfers.way(u64::MAX), Way::Whole);
         transfers.body_refused(200 * MIB);
         assert_eq!(transfers.way(200 * MIB - 1), Way::Whole);
-        assert_eq!(part_size(transfers.way(200 * MIB)), Some(64 * MIB));
+        assert_eq!(part_size(transfers.way(200 * MIB)), Some(50 * MIB));
+        assert_eq!(part_size(transfers.way(300 * MIB)), Some(64 * MIB));
         transfers.body_refused(300 * MIB);
-        assert_eq!(part_size(transfers.way(200 * MIB)), Some(64 * MIB));
+        assert_eq!(part_size(transfers.way(200 * MIB)), Some(50 * MIB));
     }
 
     #[test]
     fn parts_get_smaller_with_every_refusal_down_to_the_smallest_that_s3_takes() {
         let transfers = offered();
-        let size = 200 * MIB;
+        let size = 2000 * MIB;
         transfers.body_refused(size);
         let mut seen = Vec::new();
         while let Some(part) = part_size(transfers.way(size)) {
@@ -247,9 +256,13 @@ mod tests {
         let transfers = offered();
         transfers.parts_elsewhere();
         assert_eq!(transfers.way(64 * MIB - 1), Way::Whole);
-        assert_eq!(part_size(transfers.way(64 * MIB)), Some(64 * MIB));
+        assert_eq!(part_size(transfers.way(64 * MIB)), Some(16 * MIB));
+        assert_eq!(
+            part_size(transfers.way(1 << 40)),
+            Some((1_u64 << 40).div_ceil(1000))
+        );
         transfers.body_refused(MIB);
-        assert_eq!(part_size(transfers.way(2 * MIB)), Some(64 * MIB), "one part");
+        assert_eq!(part_size(transfers.way(2 * MIB)), Some(5 * MIB), "one part");
         transfers.parts_refused();
         transfers.parts_elsewhere();
         assert_eq!(transfers.way(200 * MIB), Way::Whole);

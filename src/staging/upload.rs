@@ -60,8 +60,8 @@ enum Step {
 /// work on the same key.
 const SURPRISES: u32 = 3;
 
-/// After a commit in parts the server sums up the file in the background, about a second for each GB on the servers
-/// seen. Longer than this nobody waits; the next try finds the file there and goes on waiting.
+/// After a commit in parts the server sums up the file in the background: 2 s for a GiB on a server with local storage, 10
+/// s on one with S3. Longer than this nobody waits; the next try finds the file there and goes on waiting.
 const LONGEST_SUM: Duration = Duration::from_secs(600);
 
 /// The pauses between two looks at whether it is done.
