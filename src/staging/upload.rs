@@ -324,3 +324,133 @@ fn hash(job: &Job<'_>) -> Result<Md5> {
     md5_of(job.data, job.size, &|| job.cancelled.load(Ordering::Relaxed))
         .map_err(|error| error.during(format_args!("look at staged {}", job.key)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::{Settings, Token};
+    use rdm_sandbox::{ALICE, Multipart as Style, NewRecord, Route, Sandbox};
+    use std::io::Write;
+
+    struct Try {
+        sandbox: Sandbox,
+        draft: RecordId,
+        repository: Repository,
+    }
+
+    impl Try {
+        fn new() -> Try {
+            let sandbox = Sandbox::start();
+            let draft = RecordId::new(&sandbox.draft(NewRecord::titled("Draft"))).unwrap();
+            let repository = Repository::connect(Settings {
+                url: sandbox.url(),
+                token: Some(Token::new(ALICE).unwrap()),
+                ..Settings::default()
+            })
+            .unwrap();
+            Try {
+                sandbox,
+                draft,
+                repository,
+            }
+        }
+
+        fn send(&self, key: &str, bytes: &[u8], known: Known) -> Result<FileEntry> {
+            let mut data = tempfile::tempfile().unwrap();
+            data.write_all(bytes).unwrap();
+            let job = Job {
+                draft: &self.draft,
+                key,
+                data: &data,
+                size: bytes.len() as u64,
+                cancelled: &AtomicBool::new(false),
+                sent: &AtomicU64::new(0),
+                known,
+            };
+            run(&self.repository, &job, |_| ())
+        }
+
+        #[track_caller]
+        fn assert_stored(&self, key: &str, bytes: &[u8]) {
+            let file = self.sandbox.draft_file(self.draft.as_str(), key).unwrap();
+            assert!(file.status == "completed" && file.bytes() == bytes);
+        }
+
+        #[track_caller]
+        fn assert_counts(&self, wanted: &[(Route, usize)]) {
+            for (route, count) in wanted {
+                assert_eq!(
+                    self.sandbox.count(*route),
+                    *count,
+                    "{route}: {:?}",
+                    self.sandbox.counts()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_key_saves_requests() {
+        let here = Try::new();
+        here.send("nothing", b"1", Known::Nothing).unwrap();
+        here.assert_counts(&[
+            (Route::DraftFiles, 1),
+            (Route::StartFiles, 1),
+            (Route::PutContent, 1),
+        ]);
+        here.sandbox.reset_counts();
+        here.send("absent", b"2", Known::Absent).unwrap();
+        here.assert_counts(&[
+            (Route::DraftFiles, 0),
+            (Route::StartFiles, 1),
+            (Route::PutContent, 1),
+        ]);
+        here.repository.start_files(&here.draft, &["started"]).unwrap();
+        here.sandbox.reset_counts();
+        here.send("started", b"3", Known::Started).unwrap();
+        here.assert_counts(&[
+            (Route::DraftFiles, 0),
+            (Route::StartFiles, 0),
+            (Route::PutContent, 1),
+        ]);
+        for (key, bytes) in [("nothing", b"1"), ("absent", b"2"), ("started", b"3")] {
+            here.assert_stored(key, bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_known_wrongly_is_found_out() {
+        let here = Try::new();
+        here.send("a", b"there", Known::Absent).unwrap();
+        here.send("a", b"other", Known::Absent).unwrap();
+        here.assert_stored("a", b"other");
+        here.send("b", b"gone", Known::Started).unwrap();
+        here.assert_stored("b", b"gone");
+        // Sending to a committed key destroys the file there, and this one is sent in its place.
+        here.repository.start_files(&here.draft, &["c"]).unwrap();
+        here.send("c", b"first", Known::Started).unwrap();
+        assert!(here.send("c", b"second", Known::Started).is_err());
+        here.send("c", b"second", Known::Nothing).unwrap();
+        here.assert_stored("c", b"second");
+    }
+
+    #[test]
+    fn a_started_key_goes_in_parts_after_all_if_the_file_is_too_large() {
+        let here = Try::new();
+        here.sandbox.knobs(|knobs| {
+            knobs.max_body = Some(6 << 20);
+            knobs.multipart = Style::Presigned;
+        });
+        let bytes = vec![7; 12 << 20];
+        for key in ["not learned yet", "learned"] {
+            here.repository.start_files(&here.draft, &[key]).unwrap();
+            here.send(key, &bytes, Known::Started).unwrap();
+            here.assert_stored(key, &bytes);
+        }
+        here.assert_counts(&[
+            (Route::PutContent, 1),
+            (Route::PutObjectPart, 6),
+            (Route::DeleteFile, 2),
+        ]);
+    }
+}
