@@ -36,6 +36,8 @@ pub struct MountSettings {
     pub connections: usize,
     /// Uploads at the same time.
     pub uploads: usize,
+    /// Patterns for names of files that are never sent.
+    pub junk: Vec<String>,
     /// Refuse every write.
     pub read_only: bool,
     /// Let other users in, as the modes say.

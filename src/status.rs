@@ -58,6 +58,9 @@ impl Status {
 /// A written file on its way to the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Upload {
+    /// Its number in the journal, by which commands name it. 0: the daemon is of a version that doesn't tell.
+    #[serde(default)]
+    pub id: u64,
     /// The draft.
     pub draft: String,
     /// The file's key in it.
@@ -76,6 +79,9 @@ pub struct Upload {
     /// Why it waits or was refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+    /// Where its bytes are on the local disk.
+    #[serde(default)]
+    pub kept: PathBuf,
 }
 
 /// The states of an upload that a user can tell apart.
@@ -94,13 +100,18 @@ pub enum UploadState {
     Waiting,
     /// The server refuses it; the bytes are kept until the user decides.
     Refused,
+    /// Never closed before the daemon ended; kept until the user decides.
+    Unclosed,
 }
 
 impl UploadState {
     /// Whether it goes on without the user.
     #[must_use]
     pub fn moves(self) -> bool {
-        !matches!(self, UploadState::Refused | UploadState::Open)
+        !matches!(
+            self,
+            UploadState::Refused | UploadState::Unclosed | UploadState::Open
+        )
     }
 }
 
@@ -203,6 +214,15 @@ pub fn rfc3339(time: SystemTime) -> String {
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    #[test]
+    fn an_upload_of_a_daemon_that_tells_neither_number_nor_place_is_understood() {
+        let text =
+            r#"{"draft": "abcde-12345", "key": "a", "state": "queued", "sent": 0, "size": 1, "tries": 0}"#;
+        let upload: Upload = serde_json::from_str(text).unwrap();
+        assert_eq!((upload.id, upload.kept), (0, PathBuf::new()));
+        assert!(upload.state.moves());
+    }
 
     #[test]
     fn only_the_last_problems_are_kept_and_repeats_are_one() {

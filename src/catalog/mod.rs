@@ -32,6 +32,10 @@ pub struct Entry {
     pub updated: Option<SystemTime>,
     /// Whether all may read record and files.
     pub is_open: bool,
+    /// Published at least once: a draft with it is an edit.
+    pub is_published: bool,
+    /// The revision of the document.
+    pub revision: Option<u64>,
     /// Its `record.json`.
     pub document: Bytes,
     files: KnownFiles,
@@ -75,6 +79,8 @@ impl Entry {
             created: record.created,
             updated: record.updated,
             is_open: record.is_open,
+            is_published: record.is_published,
+            revision: record.revision,
         }
     }
 }
@@ -321,6 +327,28 @@ impl Catalog {
         self.own_drafts.get(&(), ask).map(|ids| ids.0.clone())
     }
 
+    /// A draft was made or changed here, and is this now.
+    pub fn draft_saved(&self, record: Record) -> Arc<Entry> {
+        let id = record.id.clone();
+        self.own_drafts.change(&(), |known| {
+            let mut ids = known.0.clone();
+            if !ids.contains(&id) {
+                ids.push(id.clone());
+            }
+            Ids(ids)
+        });
+        self.drafts.put(&id, Entry::new(record, Source::Single))
+    }
+
+    /// A draft is gone.
+    pub fn draft_discarded(&self, id: &RecordId) {
+        self.own_drafts.change(&(), |known| {
+            Ids(known.0.iter().filter(|own| *own != id).cloned().collect())
+        });
+        self.drafts.forget(id);
+        self.draft_files.forget(id);
+    }
+
     /// A file of a draft was committed.
     pub fn file_committed(&self, draft: &RecordId, entry: &FileEntry) {
         self.draft_files.change(draft, |listed| {
@@ -347,6 +375,16 @@ impl Catalog {
                     .collect(),
             ))
         });
+    }
+
+    /// Asks anew for everything the next time: somebody changed things elsewhere.
+    pub fn expire(&self) {
+        self.records.expire();
+        self.drafts.expire();
+        self.files.expire();
+        self.draft_files.expire();
+        self.newest.expire();
+        self.own_drafts.expire();
     }
 
     /// Asks anew for the files of a draft the next time: something there was not as we thought.

@@ -209,6 +209,17 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         }
     }
 
+    /// Asks anew for everything the next time; until then it is still known.
+    pub fn expire(&self) {
+        let mut state = self.state.lock();
+        let flying: Vec<K> = state.flights.keys().cloned().collect();
+        flying.iter().for_each(|key| state.overtake(key));
+        let now = Instant::now();
+        for (_, known) in state.known.iter_mut() {
+            known.until = known.until.min(now);
+        }
+    }
+
     fn store(&self, state: &mut State<K, V>, key: &K, answer: Result<Arc<V>>) {
         let (life, weight) = match &answer {
             Ok(value) => (self.lifetimes.found, value.weight() + OVERHEAD),

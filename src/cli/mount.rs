@@ -143,7 +143,7 @@ fn note_beginnings(mountpoint: &Path) {
     if !status.uploads.is_empty() {
         let count = status.uploads.len();
         terminal::note(format_args!(
-            "{count} files of an earlier mount are not on the server yet (rdmfs status)"
+            "{count} files of an earlier mount are not on the server yet (rdmfs uploads lists them)"
         ));
     }
 }

@@ -89,6 +89,12 @@ impl Sources {
         Ok(Sources { layers })
     }
 
+    /// These layers alone, the one that wins first.
+    #[must_use]
+    pub fn of(layers: Vec<Layer>) -> Self {
+        Sources { layers }
+    }
+
     fn get<T>(&self, field: impl Fn(&Layer) -> Option<T>) -> Option<T> {
         self.layers.iter().find_map(field)
     }
@@ -209,6 +215,7 @@ impl Sources {
             draft_ttl: span(|layer| layer.draft_ttl, 5),
             connections: self.count("connections", |layer| layer.connections)?,
             uploads: self.count("uploads", |layer| layer.uploads)?,
+            junk: crate::staging::JUNK.map(str::to_owned).into(),
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
             options: self

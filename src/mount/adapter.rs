@@ -4,14 +4,15 @@
 //! they copy what they need and hand it on.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::answers::{GENERATION, Place, Shared, absent, dot, file_type, lines_from};
@@ -20,7 +21,7 @@ use super::kernel;
 use super::lanes::Lane;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::staging::Position;
-use crate::tree::{Handle, Intent, Lookup, Tree};
+use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 
 /// The adapter between the kernel and a tree.
 pub(super) struct Adapter {
@@ -117,6 +118,33 @@ fn process_of(thread: u32) -> u32 {
         .unwrap_or(thread)
 }
 
+/// The permission bits of a mode; its type is not ours to keep.
+fn permissions(mode: u32) -> u16 {
+    // The mask makes it fit.
+    (mode & 0o7777) as u16
+}
+
+/// What is remembered of something that this process makes.
+fn made_by(req: &Request, mode: u32) -> Facts {
+    Facts {
+        mode: Some(permissions(mode)),
+        uid: Some(req.uid()),
+        gid: Some(req.gid()),
+        ..Facts::default()
+    }
+}
+
+/// Answers a question for an extended attribute: with its size, or with as much as the caller has room for.
+fn xattr(shared: &Shared, answer: Result<Vec<u8>>, room: u32, reply: ReplyXattr) {
+    match answer {
+        // At most a few KiB.
+        Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(shared.errno(&error)),
+    }
+}
+
 fn intent(flags: i32, thread: u32) -> Intent {
     let write = OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY;
     Intent {
@@ -124,6 +152,7 @@ fn intent(flags: i32, thread: u32) -> Intent {
         truncate: write && flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         process: if write { process_of(thread) } else { thread },
+        told: Facts::default(),
     }
 }
 
@@ -166,10 +195,10 @@ impl Filesystem for Adapter {
         _req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         _fh: Option<FileHandle>,
@@ -180,15 +209,22 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let shared = self.shared();
-        let mtime = mtime.map(|time| match time {
+        let time = |time| match time {
             TimeOrNow::SpecificTime(time) => time,
             TimeOrNow::Now => SystemTime::now(),
-        });
-        // The type bits are not ours to keep; the mask makes it fit.
-        let mode = mode.map(|mode| (mode & 0o7777) as u16);
+        };
+        let facts = Facts {
+            mode: mode.map(permissions),
+            uid,
+            gid,
+            atime: atime.map(time),
+            // A change of size sets it by itself.
+            mtime: mtime.filter(|_| size.is_none()).map(time),
+            ctime: None,
+        };
         self.lanes.metadata.run(move || {
             let changed = size.map_or(Ok(()), |size| shared.tree.resize(ino.0, size));
-            let changed = changed.and_then(|()| shared.tree.set_facts(ino.0, mode, mtime));
+            let changed = changed.and_then(|()| shared.tree.set_facts(ino.0, facts));
             match changed {
                 Ok(attributes) => reply.attr(&attributes.valid, &shared.attr(ino.0, &attributes)),
                 Err(error) => reply.error(shared.errno(&error)),
@@ -206,19 +242,12 @@ impl Filesystem for Adapter {
             });
     }
 
-    fn mkdir(
-        &self,
-        _req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let shared = self.shared();
         let name = text(name);
+        let told = made_by(req, mode & !umask);
         self.lanes.metadata.run(move || {
-            let made = name.and_then(|name| shared.tree.make_folder(parent.0, &name));
+            let made = name.and_then(|name| shared.tree.make_folder(parent.0, &name, told));
             shared.entry(made, reply);
         });
     }
@@ -242,31 +271,65 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// Not yet. With EXDEV, mv(1), rsync(1) and file managers copy and remove instead, which gives the same result.
     fn rename(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _newparent: INodeNo,
-        _newname: &OsStr,
-        _flags: RenameFlags,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EXDEV);
+        // Exchanging two files would be two uploads, in none of which the other may be missing.
+        if flags.intersects(!RenameFlags::RENAME_NOREPLACE) {
+            return reply.error(Errno::EINVAL);
+        }
+        let shared = self.shared();
+        let names = text(name).and_then(|name| Ok((name, text(newname)?)));
+        let only_new = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        // May fetch a file and wait for its upload.
+        self.lanes.closing.run(move || {
+            let renamed = names.and_then(|(name, newname)| {
+                shared
+                    .tree
+                    .rename((parent.0, &name), (newparent.0, &newname), only_new)
+            });
+            shared.empty(renamed, reply);
+        });
     }
 
+    /// Regular files are made as by open(2); a repository knows no others.
     fn mknod(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EPERM);
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            return reply.error(Errno::EPERM);
+        }
+        let shared = self.shared();
+        let name = text(name);
+        let intent = Intent {
+            write: true,
+            truncate: false,
+            exclusive: true,
+            process: process_of(req.pid()),
+            told: made_by(req, mode & !umask),
+        };
+        self.lanes.metadata.run(move || {
+            let made = name.and_then(|name| {
+                let (found, opened) = shared.tree.create(parent.0, &name, intent)?;
+                shared.tree.release(&opened.handle)?;
+                Ok(found)
+            });
+            shared.entry(made, reply);
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -292,8 +355,8 @@ impl Filesystem for Adapter {
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
-        _mode: u32,
-        _umask: u32,
+        mode: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -305,6 +368,7 @@ impl Filesystem for Adapter {
             truncate: flags & libc::O_TRUNC != 0,
             exclusive: flags & libc::O_EXCL != 0,
             process: process_of(req.pid()),
+            told: made_by(req, mode & !umask),
         };
         self.lanes.metadata.run(move || {
             match name.and_then(|name| shared.tree.create(parent.0, &name, intent)) {
@@ -336,7 +400,7 @@ impl Filesystem for Adapter {
         };
         let lane = match *handle {
             Handle::Staged { .. } => &self.lanes.staged,
-            Handle::Stored { .. } | Handle::Text(_) => &self.lanes.data,
+            Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
         };
         lane.run(move || {
             let answer_to = Arc::clone(&shared);
@@ -351,7 +415,7 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -374,7 +438,7 @@ impl Filesystem for Adapter {
         self.lanes.staged.run(move || {
             let written = shared
                 .file(fh)
-                .and_then(|handle| shared.tree.write(&handle, position, &bytes));
+                .and_then(|handle| shared.tree.write(ino.0, &handle, position, &bytes));
             match written {
                 // It came as a u32.
                 Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
@@ -425,6 +489,109 @@ impl Filesystem for Adapter {
         self.lanes.closing.run(move || {
             let synced = shared.file(fh).and_then(|handle| shared.tree.sync(&handle));
             shared.empty(synced, reply);
+        });
+    }
+
+    /// A draft has no links, as tools find out by this errno.
+    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    /// As for [`Filesystem::symlink`].
+    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    /// Not here: then the kernel copies by itself, and doesn't ask again.
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let shared = self.shared();
+        self.lanes.staged.run(move || {
+            let done = shared
+                .file(fh)
+                .and_then(|handle| shared.tree.allocate(&handle, offset, length, mode));
+            shared.empty(done, reply);
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let shared = self.shared();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("user.")) else {
+            // Asked for before writes and by each `ls -l`: answered at once.
+            return reply.error(Errno::ENODATA);
+        };
+        let name = name.to_owned();
+        self.lanes
+            .metadata
+            .run(move || xattr(&shared, shared.tree.label(ino.0, &name), size, reply));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let shared = self.shared();
+        self.lanes.metadata.run(move || {
+            let names = shared.tree.label_names(ino.0).map(|names| {
+                names
+                    .into_iter()
+                    .flat_map(|name| [name.into_bytes(), vec![0]].concat())
+                    .collect()
+            });
+            xattr(&shared, names, size, reply);
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let shared = self.shared();
+        let (name, value) = (text(name), value.to_vec());
+        let mode = match flags {
+            libc::XATTR_CREATE => LabelMode::New,
+            libc::XATTR_REPLACE => LabelMode::Known,
+            _ => LabelMode::Any,
+        };
+        self.lanes.metadata.run(move || {
+            let set = name.and_then(|name| shared.tree.set_label(ino.0, &name, &value, mode));
+            shared.empty(set, reply);
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let shared = self.shared();
+        let name = text(name);
+        self.lanes.metadata.run(move || {
+            let removed = name.and_then(|name| shared.tree.remove_label(ino.0, &name));
+            shared.empty(removed, reply);
         });
     }
 

@@ -9,7 +9,7 @@ use fuser::{Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INode
 
 use super::handles::Handles;
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
+use crate::tree::{Access, Attributes, Facts, Found, Handle, Kind, Listing, Opened, Tree};
 
 /// Numbers are never used twice, so all are of the first generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -42,16 +42,15 @@ impl Shared {
             ino: INodeNo(ino),
             size: attributes.size,
             blocks: attributes.size.div_ceil(BLOCK),
-            atime: attributes.mtime,
-            mtime: attributes.mtime,
-            ctime: attributes.mtime,
-            crtime: attributes.mtime,
+            atime: attributes.atime(),
+            mtime: attributes.mtime(),
+            ctime: attributes.ctime(),
+            crtime: attributes.mtime(),
             kind,
-            perm: attributes.mode.unwrap_or(perm),
-            // Folders say 1, "not counted", so that find(1) doesn't skip subfolders by their number.
-            nlink: 1,
-            uid: self.uid,
-            gid: self.gid,
+            perm: attributes.told.mode.unwrap_or(perm),
+            nlink: attributes.links,
+            uid: attributes.told.uid.unwrap_or(self.uid),
+            gid: attributes.told.gid.unwrap_or(self.gid),
             rdev: 0,
             blksize: PREFERRED_READ,
             flags: 0,
@@ -137,7 +136,8 @@ pub(super) fn dot() -> Attributes {
     Attributes {
         kind: Kind::Folder,
         access: Access::Open,
-        mode: None,
+        told: Facts::default(),
+        links: 1,
         size: 0,
         mtime: SystemTime::UNIX_EPOCH,
         valid: Duration::ZERO,

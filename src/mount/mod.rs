@@ -21,10 +21,11 @@ use crate::catalog::{Catalog, Times};
 use crate::config::MountSettings;
 use crate::content;
 use crate::error::{Error, Kind, Result};
+use crate::repository::model::RecordId;
 use crate::repository::{self, Repository};
-use crate::staging::{self, Area};
+use crate::staging::{self, Area, News};
 use crate::status::Board;
-use crate::tree::{Floors, MountFacts, Rules, Tree};
+use crate::tree::{Floors, MountFacts, Rules, Told, Tree};
 use adapter::Adapter;
 use device::How;
 
@@ -118,17 +119,27 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
     };
     let catalog = Arc::new(Catalog::new(Arc::clone(&repository), times));
     let (content, cache_dir) = open_cache(settings, &repository, &board)?;
-    let committed = Arc::clone(&catalog);
+    let told = Arc::new(Told::default());
+    let (known, remembered) = (Arc::clone(&catalog), Arc::clone(&told));
+    let listener = move |draft: &RecordId, news: News<'_>| match news {
+        News::Arrived { entry, facts } => {
+            known.file_committed(draft, entry);
+            remembered.arrived(draft, entry, &facts);
+        }
+        News::Removed { key } => known.file_removed(draft, key),
+        News::Saved { record } => drop(known.draft_saved(*record)),
+    };
     let staging = Area::open(
         staging::Settings {
             directory: settings.state_dir.clone(),
             account: staging::account_of(repository.url(), settings.token.as_deref()),
             uploads: settings.uploads,
             close_wait: settings.close_wait,
+            rules: staging::Rules::new(&settings.junk)?,
         },
         Arc::clone(&repository),
         Arc::clone(&board),
-        Box::new(move |draft, entry| committed.file_committed(draft, entry)),
+        Box::new(listener),
     )?;
     let floors = Floors {
         repository,
@@ -136,6 +147,7 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         content,
         staging: Arc::new(staging),
         board,
+        told,
     };
     let rules = Rules {
         times,

@@ -1,6 +1,6 @@
 //! One staged file: its bytes on local disk, who writes it, and when it is complete. Its uploads are in `turns`.
 //!
-//! Made and driven by [`super::Area`], which owns the journal and the queue. A generation of its bytes that the journal
+//! Made and driven by [`super::Area`], which owns the journal and the queue; it is closed in `closing`. A generation of its bytes that the journal
 //! calls closed is frozen: the next write goes to a new generation, so that what is sent never changes under way.
 
 use std::fs::File;
@@ -11,9 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::FallocateFlags;
 
-use super::journal::{Entry, Journal, State};
+use super::crash::{Point, point};
+use super::journal::{Entry, Journal, Role, State};
+use super::junk::{Nature, Rules};
+use super::place::{Address, Place};
+use super::save::Base;
 use super::turns::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Md5, RecordId};
@@ -24,14 +29,17 @@ pub struct Staged {
     pub(super) id: u64,
     /// The draft it belongs to.
     pub(super) draft: RecordId,
-    /// Its key in the draft.
-    pub(super) key: Arc<str>,
+    /// Where it is in the draft. A leaf lock, so that a listing never waits for bytes.
+    address: Mutex<Address>,
     pub(super) space: Arc<Space>,
     pub(super) inner: Mutex<Inner>,
     pub(super) changed: Condvar,
     /// Handles that may write. Outside the lock: it goes up only while the table of files is held, so that nobody drops a
     /// file that somebody opens.
-    writers: AtomicUsize,
+    pub(super) writers: AtomicUsize,
+    /// Those of them that were not closed by the process that opened them, or that wrote since. The kernel tells of the end
+    /// of a handle some time after its close, and of a mapped one later still.
+    pub(super) active: AtomicUsize,
     /// How often it was opened to write, ever.
     opens: AtomicU64,
     /// Bytes of the running upload that are sent.
@@ -45,6 +53,8 @@ pub(super) struct Space {
     pub(super) repository: String,
     /// Who stages, as a hash.
     pub(super) account: String,
+    /// What is never sent.
+    pub(super) rules: Rules,
 }
 
 pub(super) struct Inner {
@@ -54,7 +64,8 @@ pub(super) struct Inner {
     pub(super) closed: Option<Closed>,
     pub(super) size: u64,
     pub(super) mtime: SystemTime,
-    pub(super) mode: Option<u16>,
+    /// When its bytes last changed.
+    pub(super) ctime: SystemTime,
     /// Something was written that no upload has been given.
     pub(super) dirty: bool,
     /// Counts the changes of the bytes.
@@ -72,13 +83,17 @@ pub(super) struct Inner {
     /// Counts the uploads asked for; the last one is the one that counts.
     pub(super) turn: u64,
     pub(super) tries: u32,
+    /// Junk by its name, but it holds what was meant for the server: not dropped at the unmount.
+    pub(super) keep: bool,
+    /// Of a document: what it was made from.
+    pub(super) base: Option<Base>,
 }
 
 /// A generation that was closed and has not arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Closed {
-    generation: u64,
-    size: u64,
+    pub(super) generation: u64,
+    pub(super) size: u64,
 }
 
 /// Where a write goes.
@@ -97,17 +112,26 @@ pub struct Facts {
     pub size: u64,
     /// When it was last written, or what utimes(2) said.
     pub mtime: SystemTime,
-    /// What chmod(2) said.
-    pub mode: Option<u16>,
+    /// When its bytes last changed.
+    pub ctime: SystemTime,
+}
+
+impl Inner {
+    fn touch(&mut self) {
+        self.mtime = SystemTime::now();
+        self.ctime = self.mtime;
+    }
 }
 
 impl Staged {
     /// A new, empty file. Its journal entry is written, so that a crash leaves a trace of it; on disk it is with the
     /// first sync.
-    pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, key: Arc<str>) -> Result<Self> {
+    pub(super) fn create(space: &Arc<Space>, id: u64, draft: RecordId, place: Place) -> Result<Self> {
         let (data, generation) = space.journal.create_data(id, 0)?;
-        let staged = Staged::assemble(space, id, draft, key, data, generation);
+        point(Point::Created);
+        let staged = Staged::assemble(space, id, draft, Address::first(place, id), data, generation);
         let noted = staged.note_unsynced(&mut staged.inner.lock());
+        point(Point::Noted);
         match noted {
             Ok(()) => Ok(staged),
             Err(error) => {
@@ -128,7 +152,8 @@ impl Staged {
     ) -> Result<Self> {
         let (data, generation) = space.journal.create_data(id, 0)?;
         let copied = copy_bytes(bytes, &data, u64::MAX);
-        let staged = Staged::assemble(space, id, draft, key, data, generation);
+        let address = Address::first(Place::File(key), id);
+        let staged = Staged::assemble(space, id, draft, address, data, generation);
         {
             let mut inner = staged.inner.lock();
             match copied {
@@ -136,12 +161,13 @@ impl Staged {
                 Err(e) => {
                     space.journal.remove_data(id, generation);
                     return Err(Error::local(
-                        format_args!("copy {} to the staged files", staged.key),
+                        format_args!("copy {} to the staged files", staged.key()),
                         &e,
                     ));
                 }
             }
             inner.mtime = mtime.unwrap_or(inner.mtime);
+            inner.ctime = inner.mtime;
             inner.dirty = false;
             inner.synced = inner.written;
             inner.upload = Upload::Done;
@@ -149,11 +175,60 @@ impl Staged {
         Ok(staged)
     }
 
-    /// A file that an earlier mount left closed and unsent, or refused.
+    /// A draft's document: with the text that the server has, or empty.
+    pub(super) fn document(
+        space: &Arc<Space>,
+        id: u64,
+        draft: RecordId,
+        text: Option<&[u8]>,
+        base: Base,
+    ) -> Result<Self> {
+        let (data, generation) = space.journal.create_data(id, 0)?;
+        let staged = Staged::assemble(
+            space,
+            id,
+            draft,
+            Address::first(Place::Document, id),
+            data,
+            generation,
+        );
+        {
+            let mut inner = staged.inner.lock();
+            inner.base = Some(base);
+            let Some(text) = text else {
+                drop(inner);
+                return Ok(staged);
+            };
+            if let Err(e) = inner.data.write_all_at(text, 0) {
+                space.journal.remove_data(id, generation);
+                return Err(Error::local(
+                    format_args!("copy {} to the staged files", staged.key()),
+                    &e,
+                ));
+            }
+            inner.size = text.len() as u64;
+            inner.dirty = false;
+            inner.synced = inner.written;
+            inner.upload = Upload::Done;
+        }
+        Ok(staged)
+    }
+
+    /// A file that an earlier mount left closed and unsent, refused, or as junk.
     pub(super) fn recover(space: &Arc<Space>, entry: &Entry, draft: RecordId) -> Result<Self> {
         let data = space.journal.open_data(entry.id, entry.generation)?;
-        let key = entry.key.as_str().into();
-        let staged = Staged::assemble(space, entry.id, draft, key, data, entry.generation);
+        let address = Address {
+            place: match entry.role {
+                Role::File => Place::File(entry.key.as_str().into()),
+                Role::Document => Place::Document,
+            },
+            replaces: entry.replaces.iter().map(|key| key.as_str().into()).collect(),
+            order: entry.since(),
+        };
+        let reading =
+            |e: std::io::Error| Error::local(format_args!("look at the staged bytes of {}", entry.key), &e);
+        let metadata = data.metadata().map_err(reading)?;
+        let staged = Staged::assemble(space, entry.id, draft, address, data, entry.generation);
         {
             let mut inner = staged.inner.lock();
             inner.size = entry.size;
@@ -161,13 +236,22 @@ impl Staged {
                 generation: entry.generation,
                 size: entry.size,
             });
+            inner.mtime = metadata.modified().unwrap_or(inner.mtime);
             inner.dirty = false;
             inner.synced = inner.written;
             inner.noted = Some(inner.written);
             inner.turn = 1;
+            inner.base = entry.base.clone();
             inner.upload = match &entry.state {
                 State::Refused(reason) => Upload::Refused(Error::new(Kind::Refused, reason.clone())),
                 State::Open | State::Closed => Upload::Queued,
+                State::Local { keep } => {
+                    // Its size is not kept up: nobody but this mount cares.
+                    inner.size = metadata.len();
+                    inner.closed = None;
+                    inner.keep = *keep;
+                    Upload::Local
+                }
             };
         }
         Ok(staged)
@@ -177,22 +261,23 @@ impl Staged {
         space: &Arc<Space>,
         id: u64,
         draft: RecordId,
-        key: Arc<str>,
+        address: Address,
         data: File,
         generation: u64,
     ) -> Self {
+        let now = SystemTime::now();
         Staged {
             id,
             draft,
-            key,
+            address: Mutex::new(address),
             space: Arc::clone(space),
             inner: Mutex::new(Inner {
                 data: Arc::new(data),
                 generation,
                 closed: None,
                 size: 0,
-                mtime: SystemTime::now(),
-                mode: None,
+                mtime: now,
+                ctime: now,
                 dirty: true,
                 // A new file is a change, even if nothing is ever written to it.
                 written: 1,
@@ -204,18 +289,44 @@ impl Staged {
                 confirmed: None,
                 turn: 0,
                 tries: 0,
+                keep: false,
+                base: None,
             }),
             changed: Condvar::new(),
             writers: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
             opens: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
     }
 
-    /// Its key.
+    /// Its key, or what its draft's document is called.
     #[must_use]
-    pub fn key(&self) -> &Arc<str> {
-        &self.key
+    pub fn key(&self) -> Arc<str> {
+        self.address.lock().place.name()
+    }
+
+    /// Where it is in its draft.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.address.lock().place.clone()
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.address.lock().clone()
+    }
+
+    /// Gives it another place, and returns the one it had. The journal doesn't know yet.
+    pub(super) fn set_address(&self, address: Address) -> Address {
+        std::mem::replace(&mut *self.address.lock(), address)
+    }
+
+    /// What its name says of it.
+    pub(super) fn nature(&self) -> Nature {
+        match self.place() {
+            Place::File(key) => self.space.rules.nature_of(&key),
+            Place::Document => Nature::Real,
+        }
     }
 
     /// Its draft.
@@ -231,7 +342,7 @@ impl Staged {
         Facts {
             size: inner.size,
             mtime: inner.mtime,
-            mode: inner.mode,
+            ctime: inner.ctime,
         }
     }
 
@@ -253,18 +364,16 @@ impl Staged {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::local(format_args!("read staged {}", self.key), &e)),
+                Err(e) => return Err(Error::local(format_args!("read staged {}", self.key()), &e)),
             }
         }
         buffer.truncate(filled);
         Ok(buffer)
     }
 
-    /// What was remembered of chmod(2) and utimes(2). The server keeps neither.
-    pub fn set_facts(&self, mode: Option<u16>, mtime: Option<SystemTime>) {
-        let mut inner = self.inner.lock();
-        inner.mode = mode.or(inner.mode);
-        inner.mtime = mtime.unwrap_or(inner.mtime);
+    /// What utimes(2) said. The server keeps no such time.
+    pub fn set_mtime(&self, mtime: SystemTime) {
+        self.inner.lock().mtime = mtime;
     }
 
     /// Writes; the file grows as needed.
@@ -287,9 +396,9 @@ impl Staged {
             Ok(()) => inner.size.max(end),
             Err(_) => inner.data.metadata().map_or(inner.size, |m| m.len()),
         };
-        inner.mtime = SystemTime::now();
+        inner.touch();
         wrote.map_err(|e| {
-            let error = Error::local(format_args!("write staged {}", self.key), &e);
+            let error = Error::local(format_args!("write staged {}", self.key()), &e);
             inner.broken = Some(error.clone());
             error
         })
@@ -305,13 +414,37 @@ impl Staged {
         inner
             .data
             .set_len(size)
-            .map_err(|e| Error::local(format_args!("truncate staged {}", self.key), &e))?;
+            .map_err(|e| Error::local(format_args!("truncate staged {}", self.key()), &e))?;
         inner.size = size;
-        inner.mtime = SystemTime::now();
+        inner.touch();
         if size == 0 {
             inner.broken = None;
         }
         Ok(())
+    }
+
+    /// Makes room, or holes, as fallocate(2) does on the disk of the staged files.
+    ///
+    /// # Errors
+    /// `Call(EOPNOTSUPP)` for what that disk can't; `DiskFull` or `Local`.
+    pub fn allocate(&self, offset: u64, length: u64, flags: i32) -> Result<()> {
+        let mut inner = self.inner.lock();
+        self.thaw(&mut inner, u64::MAX)?;
+        let flags = FallocateFlags::from_bits_retain(flags.cast_unsigned());
+        let done = rustix::fs::fallocate(&*inner.data, flags, offset, length);
+        inner.size = inner
+            .data
+            .metadata()
+            .map_or(inner.size, |metadata| metadata.len());
+        inner.touch();
+        match done {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) => Err(Error::call(libc::EOPNOTSUPP)),
+            Err(e) => Err(Error::local(
+                format_args!("make room for staged {}", self.key()),
+                &e.into(),
+            )),
+        }
     }
 
     /// Makes the bytes writable, of which the first `keep` are still needed. What the journal calls closed must not
@@ -329,7 +462,7 @@ impl Staged {
                 let (copy, generation) = journal.create_data(self.id, inner.generation + 1)?;
                 if let Err(e) = copy_bytes(&inner.data, &copy, keep) {
                     journal.remove_data(self.id, generation);
-                    return Err(Error::local(format_args!("copy staged {}", self.key), &e));
+                    return Err(Error::local(format_args!("copy staged {}", self.key()), &e));
                 }
                 inner.data = Arc::new(copy);
                 inner.generation = generation;
@@ -348,6 +481,17 @@ impl Staged {
     pub(super) fn add_writer(&self) {
         self.opens.fetch_add(1, Ordering::AcqRel);
         self.writers.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// A writer that was closed by the process that opened it goes on after all.
+    pub fn wake(&self) {
+        self.active.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A writer was closed by the process that opened it; its handle is still there.
+    pub fn rest(&self) {
+        self.active.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// How often it was opened to write, ever.
@@ -363,85 +507,8 @@ impl Staged {
 
     /// One writer less.
     pub(super) fn remove_writer(&self) {
+        self.rest();
         self.writers.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Syncs the bytes, and the journal entry.
-    ///
-    /// # Errors
-    /// `DiskFull` or `Local`.
-    pub fn sync(&self) -> Result<()> {
-        let mut inner = self.inner.lock();
-        self.sync_bytes(&mut inner)?;
-        let synced = inner.synced;
-        if !inner.unlinked && inner.dirty && inner.noted.is_none_or(|noted| noted < synced) {
-            self.space.journal.write(&self.entry(&inner, State::Open))?;
-            inner.noted = Some(synced);
-        }
-        Ok(())
-    }
-
-    /// Brings all that is written now to the disk. The lock is let go meanwhile, because a large file takes long and
-    /// others want to look at this one.
-    fn sync_bytes(&self, inner: &mut MutexGuard<'_, Inner>) -> Result<()> {
-        if inner.unlinked || inner.synced >= inner.written {
-            return Ok(());
-        }
-        let (data, written) = (Arc::clone(&inner.data), inner.written);
-        MutexGuard::unlocked(inner, || data.sync_all())
-            .map_err(|e| Error::local(format_args!("sync staged {}", self.key), &e))?;
-        inner.synced = inner.synced.max(written);
-        Ok(())
-    }
-
-    /// Asks for the upload of what was written, after syncing bytes and journal. `None` if there is nothing to
-    /// send, or it is not the time: at a FLUSH (`released` is false) other writers may follow, and an empty file
-    /// may be about to be written (`echo > f` sends a FLUSH before its first WRITE).
-    pub(super) fn close(&self, released: bool) -> Result<Option<u64>> {
-        let mut inner = self.inner.lock();
-        while self.is_complete(&inner, released) {
-            if let Some(error) = inner.broken.clone() {
-                self.stop_upload(&mut inner);
-                inner.upload = Upload::Refused(error.clone());
-                inner.dirty = false;
-                drop(inner);
-                self.journal_refusal(&error);
-                return Err(error);
-            }
-            if inner.synced < inner.written {
-                // Somebody else may close, open, write or remove it meanwhile: asked again after.
-                self.sync_bytes(&mut inner)?;
-                continue;
-            }
-            self.space.journal.write(&self.entry(&inner, State::Closed))?;
-            let closed = Closed {
-                generation: inner.generation,
-                size: inner.size,
-            };
-            if let Some(old) = inner.closed.replace(closed)
-                && old.generation != closed.generation
-            {
-                self.space.journal.remove_data(self.id, old.generation);
-            }
-            inner.noted = Some(inner.synced);
-            inner.dirty = false;
-            inner.tries = 0;
-            inner.turn += 1;
-            inner.upload = Upload::Queued;
-            return Ok(Some(inner.turn));
-        }
-        drop(inner);
-        self.sync().map(|()| None)
-    }
-
-    fn is_complete(&self, inner: &Inner, released: bool) -> bool {
-        let writers = self.writers.load(Ordering::Acquire);
-        let all_here = if released {
-            writers == 0
-        } else {
-            writers <= 1 && inner.size > 0
-        };
-        inner.dirty && !inner.unlinked && all_here
     }
 
     /// Removes its bytes and its journal entry. Open handles can still read.
@@ -449,6 +516,7 @@ impl Staged {
         let inner = self.inner.lock();
         let journal = &self.space.journal;
         journal.remove(self.id);
+        point(Point::EntryDropped);
         journal.remove_data(self.id, inner.generation);
         if let Some(closed) = inner.closed {
             journal.remove_data(self.id, closed.generation);
@@ -475,16 +543,24 @@ impl Staged {
             ),
             (_, state) => (inner.generation, inner.size, state, None),
         };
+        let address = self.address.lock();
         Entry {
             id: self.id,
             repository: self.space.repository.clone(),
             account: self.space.account.clone(),
             draft: self.draft.to_string(),
-            key: self.key.to_string(),
+            key: address.place.name().to_string(),
+            role: match address.place {
+                Place::File(_) => Role::File,
+                Place::Document => Role::Document,
+            },
+            order: address.order,
+            replaces: address.replaces.iter().map(ToString::to_string).collect(),
             generation,
             size,
             state,
             open,
+            base: inner.base.clone(),
         }
     }
 }
@@ -497,6 +573,6 @@ fn copy_bytes(from: &File, to: &File, most: u64) -> std::io::Result<u64> {
 
 impl std::fmt::Debug for Staged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Staged({} of {})", self.key, self.draft)
+        write!(f, "Staged({} of {})", self.key(), self.draft)
     }
 }

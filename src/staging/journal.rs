@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::crash::{Point, point};
+use super::save::Base;
 use crate::error::{Error, Kind, Result};
 
 /// What is known of a staged file.
@@ -25,6 +27,15 @@ pub struct Entry {
     pub draft: String,
     /// The key in it.
     pub key: String,
+    /// What it is in the draft.
+    #[serde(default, skip_serializing_if = "Role::is_file")]
+    pub role: Role,
+    /// When it came to this key, among all entries: of two with one key, the later one counts. 0: with its number.
+    #[serde(default)]
+    pub order: u64,
+    /// Keys that it had before and that the server may still have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
     /// Which of its data files holds the bytes.
     pub generation: u64,
     /// Bytes, when it was last synced.
@@ -34,6 +45,34 @@ pub struct Entry {
     /// A later generation that was being written and never closed; kept beside the closed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,
+    /// Of a document: what it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+}
+
+impl Entry {
+    /// When it came to its key.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.order.max(self.id)
+    }
+}
+
+/// What a staged file is in its draft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// One of its files.
+    #[default]
+    File,
+    /// Its metadata, `record.json`.
+    Document,
+}
+
+impl Role {
+    fn is_file(&self) -> bool {
+        *self == Role::File
+    }
 }
 
 /// How far a staged file has come, as far as a restart must know.
@@ -46,6 +85,11 @@ pub enum State {
     Closed,
     /// The server refused it, with this reason; kept until the user decides.
     Refused(String),
+    /// Junk: not for the server. Dropped at the unmount, unless it holds what was meant for the server once.
+    Local {
+        /// Not dropped.
+        keep: bool,
+    },
 }
 
 /// The journal's folders on disk.
@@ -139,7 +183,8 @@ impl Journal {
                 free = free.max(number.map_or(0, |number| number + 1));
             }
         }
-        Ok(free)
+        let last = self.load()?.iter().map(Entry::since).max();
+        Ok(free.max(last.map_or(0, |last| last + 1)))
     }
 
     /// Opens the bytes of a generation.
@@ -153,6 +198,16 @@ impl Journal {
             .write(true)
             .open(&path)
             .map_err(|e| Error::local(format_args!("open {}", path.display()), &e))
+    }
+
+    /// Gives the bytes of a generation to another staged file, as its first.
+    ///
+    /// # Errors
+    /// `Local`, for example if they are not there.
+    pub fn hand_over(&self, id: u64, generation: u64, to: u64) -> Result<()> {
+        let path = self.data_path(id, generation);
+        fs::rename(&path, self.data_path(to, 0))
+            .map_err(|e| Error::local(format_args!("rename {}", path.display()), &e))
     }
 
     /// Removes the bytes of a generation; it may be gone already.
@@ -194,7 +249,10 @@ impl Journal {
                 .open(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(entry)?)?;
             sync(&file)?;
-            fs::rename(&temporary, &path)
+            point(Point::EntryWritten);
+            fs::rename(&temporary, &path)?;
+            point(Point::EntryRenamed);
+            Ok(())
         };
         put().map_err(|e| {
             // Half an entry takes room that is needed now.
@@ -213,7 +271,7 @@ impl Journal {
         remove(&self.entry_path(id));
     }
 
-    /// All entries, by number. An entry that can't be read is left alone and logged.
+    /// All entries, in the order in which they came to their keys. An entry that can't be read is left alone and logged.
     ///
     /// # Errors
     /// `Local` if the folder can't be read.
@@ -233,7 +291,7 @@ impl Journal {
                 Err(reason) => log::warn!("journal entry {} can't be read: {reason}", path.display()),
             }
         }
-        found.sort_by_key(|entry| entry.id);
+        found.sort_by_key(Entry::since);
         Ok(found)
     }
 
@@ -261,10 +319,14 @@ mod tests {
             account: "abc".into(),
             draft: "abcde-12345".into(),
             key: "dir/Größe\n.txt".into(),
+            role: Role::Document,
+            order: 9,
+            replaces: vec!["old".into()],
             generation: 2,
             size: 17,
             state: State::Refused("Bucket quota exceeded.".into()),
             open: Some(3),
+            base: Some(Base::default()),
         }
     }
 
@@ -274,7 +336,11 @@ mod tests {
         let journal = Journal::open(directory.path()).unwrap();
         journal.write(&entry(7)).unwrap();
         journal.write(&entry(3)).unwrap();
-        assert_eq!(journal.load().unwrap(), [entry(3), entry(7)]);
+        let mut later = entry(3);
+        later.order = 12;
+        journal.write(&later).unwrap();
+        assert_eq!(journal.load().unwrap(), [entry(7), later]);
+        assert_eq!(journal.free_id().unwrap(), 13);
         journal.remove(3);
         journal.remove(3);
         assert_eq!(journal.load().unwrap(), [entry(7)]);

@@ -3,36 +3,56 @@
 //! Called by `tree/`; sends through `repository/`. What is in here is on disk until the server has confirmed it by
 //! size and MD5. It never decides what a file is called and never touches the cache of published bytes.
 //!
-//! Locks: the table of files, each staged file's, the queue's. None is held while another is taken, nor over the
-//! network; that of a staged file is held while its bytes are written or copied.
+//! Locks: the table of files, the seen documents, each staged file's bytes and its address, the queue's. The address is
+//! taken under each of the others; else none is held while another is taken, nor over the network. That of a file's
+//! bytes is held while they are written or copied.
 
+mod closing;
+pub mod crash;
+mod documents;
 mod file;
 mod journal;
+mod junk;
+mod left;
+mod moves;
+mod place;
 mod queue;
+mod recovery;
+mod save;
+mod table;
 mod turns;
 mod upload;
+mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use md5::{Digest, Md5 as Hasher};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
-use crate::repository::model::{FileEntry, RecordId};
+use crate::repository::model::{FileEntry, FileStatus, Record, RecordId};
 use crate::status::Board;
+use closing::{Closing, Moment};
+use documents::Documents;
 use file::Space;
 pub use file::{Facts, Position, Staged};
-use journal::{Journal, State};
+use journal::Journal;
+pub use junk::{JUNK, Rules};
+pub use left::{Left, left_in};
+pub use moves::Moved;
+pub use place::Place;
 use queue::{Queue, Task, Ticket};
+pub use save::{Base, digest};
+use table::Files;
 pub use turns::Upload;
-use turns::{Snapshot, is_final};
+use upload::Known;
 
 /// How a staging area is set up.
 pub struct Settings {
@@ -44,10 +64,33 @@ pub struct Settings {
     pub uploads: usize,
     /// How long close() waits for the upload.
     pub close_wait: Duration,
+    /// What is never sent.
+    pub rules: Rules,
 }
 
-/// Told of each file that the server confirmed.
-pub type Confirmed = Box<dyn Fn(&RecordId, &FileEntry) + Send + Sync>;
+/// Something that changed on the server because of what was written here.
+pub enum News<'a> {
+    /// A file is committed.
+    Arrived {
+        /// As the server has it.
+        entry: &'a FileEntry,
+        /// As it was here.
+        facts: Facts,
+    },
+    /// A file is gone.
+    Removed {
+        /// Its key.
+        key: &'a str,
+    },
+    /// The draft's document is this now.
+    Saved {
+        /// The draft.
+        record: Box<Record>,
+    },
+}
+
+/// Told of what changed in a draft on the server.
+pub type Listener = Box<dyn Fn(&RecordId, News<'_>) + Send + Sync>;
 
 /// The staging area of one repository and user.
 pub struct Area {
@@ -61,25 +104,15 @@ struct Shared {
     repository: Arc<Repository>,
     board: Arc<Board>,
     close_wait: Duration,
-    confirmed: Confirmed,
+    news: Listener,
     files: Mutex<Files>,
+    documents: Mutex<Documents>,
     queue: Queue,
     next_id: AtomicU64,
     /// Counts the changes of the set of staged files, for those who list it.
     epoch: AtomicU64,
 }
 
-#[derive(Default)]
-struct Files {
-    by_place: HashMap<(RecordId, Arc<str>), Arc<Staged>>,
-    /// Keys that the server is known not to have, because this mount created them there.
-    absent: HashSet<u64>,
-}
-
-/// The first pause after a failed upload; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two tries; there is no last try.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The pause before a file that could not be brought to disk is closed again.
 const CLOSE_PAUSE: Duration = Duration::from_secs(5);
 /// As long as an unlink waits for a running upload of the same key to stop. It stops between two pieces or steps,
@@ -95,7 +128,7 @@ impl Area {
         settings: Settings,
         repository: Arc<Repository>,
         board: Arc<Board>,
-        confirmed: Confirmed,
+        news: Listener,
     ) -> Result<Area> {
         let directory = settings.directory.join(folder_of(repository.url()));
         let journal = Journal::open(&directory)?;
@@ -104,6 +137,7 @@ impl Area {
             journal,
             repository: repository.url().to_owned(),
             account: settings.account,
+            rules: settings.rules,
         });
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(space.journal.free_id()?),
@@ -112,12 +146,13 @@ impl Area {
             repository,
             board,
             close_wait: settings.close_wait,
-            confirmed,
+            news,
             files: Mutex::default(),
+            documents: Mutex::default(),
             queue: Queue::default(),
             epoch: AtomicU64::new(0),
         });
-        shared.recover(&entries);
+        shared.recover(entries);
         let workers = (0..settings.uploads.max(1))
             .map(|number| {
                 let shared = Arc::clone(&shared);
@@ -148,24 +183,35 @@ impl Area {
     /// The staged file of a key, if there is one.
     #[must_use]
     pub fn find(&self, draft: &RecordId, key: &str) -> Option<Arc<Staged>> {
-        self.shared
-            .files
-            .lock()
-            .by_place
-            .get(&(draft.clone(), Arc::from(key)))
-            .cloned()
+        self.at(draft, Place::File(Arc::from(key)))
+    }
+
+    /// The document of a draft, if it was written and is not saved yet.
+    #[must_use]
+    pub fn document(&self, draft: &RecordId) -> Option<Arc<Staged>> {
+        self.at(draft, Place::Document)
+    }
+
+    fn at(&self, draft: &RecordId, place: Place) -> Option<Arc<Staged>> {
+        self.shared.files.lock().at(&(draft.clone(), place)).cloned()
+    }
+
+    /// The last document of a draft that the server refused, until a good one is saved.
+    #[must_use]
+    pub fn rejected(&self, draft: &RecordId) -> Option<Arc<Staged>> {
+        self.shared.files.lock().rejected(draft).cloned()
     }
 
     /// All staged files of a draft.
     #[must_use]
     pub fn of_draft(&self, draft: &RecordId) -> Vec<Arc<Staged>> {
-        let files = self.shared.files.lock();
-        files
-            .by_place
-            .values()
-            .filter(|staged| staged.draft == *draft)
-            .cloned()
-            .collect()
+        self.shared.files.lock().of_draft(draft).cloned().collect()
+    }
+
+    /// The keys of a draft that files had before they were renamed, and that the server may still have.
+    #[must_use]
+    pub fn left(&self, draft: &RecordId) -> HashSet<Arc<str>> {
+        self.shared.files.lock().left(draft)
     }
 
     /// A new, empty staged file with one writer. `absent` says that the server has nothing under this key.
@@ -173,9 +219,9 @@ impl Area {
     /// # Errors
     /// `Call(EEXIST)` if one is there already; `DiskFull`, `Local`.
     pub fn create(&self, draft: &RecordId, key: &Arc<str>, absent: bool) -> Result<Arc<Staged>> {
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let staged = Staged::create(&self.shared.space, id, draft.clone(), Arc::clone(key))?;
-        self.insert(staged, absent)
+        let place = Place::File(Arc::clone(key));
+        let staged = Staged::create(&self.shared.space, self.shared.number(), draft.clone(), place)?;
+        self.shared.insert(staged, absent)
     }
 
     /// A staged file with one writer that begins with the bytes the server has.
@@ -189,45 +235,33 @@ impl Area {
         bytes: &File,
         mtime: Option<SystemTime>,
     ) -> Result<Arc<Staged>> {
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let staged = Staged::adopt(
-            &self.shared.space,
-            id,
-            draft.clone(),
-            Arc::clone(key),
-            bytes,
-            mtime,
-        )?;
-        self.insert(staged, false)
+        let number = self.shared.number();
+        let key = Arc::clone(key);
+        let staged = Staged::adopt(&self.shared.space, number, draft.clone(), key, bytes, mtime)?;
+        self.shared.insert(staged, false)
     }
 
-    /// Puts a new staged file into the table, with one writer. It was made before: the disk may be slow.
-    fn insert(&self, staged: Staged, absent: bool) -> Result<Arc<Staged>> {
-        let mut files = self.shared.files.lock();
-        let place = (staged.draft.clone(), Arc::clone(&staged.key));
-        if files.by_place.contains_key(&place) {
-            drop(files);
-            staged.drop_data();
-            return Err(Error::call(libc::EEXIST));
-        }
-        let staged = Arc::new(staged);
-        staged.add_writer();
-        if absent {
-            files.absent.insert(staged.id);
-        }
-        files.by_place.insert(place, Arc::clone(&staged));
-        self.shared.changed();
-        Ok(staged)
+    /// A draft's document with one writer: empty, or with the text that the server has.
+    ///
+    /// # Errors
+    /// As for [`Area::create`].
+    pub fn create_document(&self, draft: &RecordId, text: Option<&[u8]>, base: Base) -> Result<Arc<Staged>> {
+        let number = self.shared.number();
+        let staged = Staged::document(&self.shared.space, number, draft.clone(), text, base)?;
+        self.shared.insert(staged, false)
+    }
+
+    /// A revision of a draft's document was shown.
+    pub fn document_seen(&self, draft: &RecordId, revision: u64, digest: String) {
+        self.shared.documents.lock().seen(draft, revision, digest);
     }
 
     /// One more writer of a staged file. `None` if its upload ended a moment ago and it is staged no more.
     #[must_use]
     pub fn reopen(&self, staged: &Arc<Staged>) -> Option<()> {
         let files = self.shared.files.lock();
-        let current = files
-            .by_place
-            .get(&(staged.draft.clone(), Arc::clone(&staged.key)))?;
-        Arc::ptr_eq(current, staged).then(|| staged.add_writer())
+        let spot = (staged.draft.clone(), staged.place());
+        files.is_at(&spot, staged).then(|| staged.add_writer())
     }
 
     /// FLUSH: some process closed some descriptor. Bytes and journal are on disk when it returns. If it was the
@@ -239,12 +273,11 @@ impl Area {
         if !by_opener {
             return staged.sync();
         }
-        match staged.close(false)? {
-            Some(turn) => {
-                self.shared.enqueue(staged, turn);
-                staged.wait(turn, Instant::now() + self.shared.close_wait)
-            }
-            None => Ok(()),
+        let closing = staged.close(Moment::Flush)?;
+        self.shared.enqueue_closing(staged, closing);
+        match closing {
+            Closing::Send(turn) => staged.wait(turn, Instant::now() + self.shared.close_wait),
+            Closing::Nothing | Closing::SendLater(_) => Ok(()),
         }
     }
 
@@ -261,21 +294,35 @@ impl Area {
         self.shared.close(staged)
     }
 
-    /// Stops the upload of a file that is about to be removed; when this returns, none runs. Returns whether the server
-    /// may have something under the key. [`Area::remove`] or [`Area::resume`] must follow.
+    /// Whether the server may have something under a file's key.
+    #[must_use]
+    pub fn may_be_on_server(&self, staged: &Staged) -> bool {
+        !self.shared.files.lock().is_absent(staged)
+    }
+
+    /// When a close() that begins now stops waiting.
+    #[must_use]
+    pub fn patience(&self) -> Instant {
+        Instant::now() + self.shared.close_wait
+    }
+
+    /// Stops the upload of a file that is about to be renamed or removed; when this returns, none runs. Returns whether
+    /// the server may have something under the key. [`Area::rename`], [`Area::remove`] or [`Area::resume`] must follow.
     ///
     /// # Errors
     /// `NotReady` if a running upload doesn't stop in time; then it goes on.
     pub fn hold(&self, staged: &Arc<Staged>) -> Result<bool> {
         staged.hold();
-        if !self.shared.queue.wait_idle(staged, LONGEST_STOP) {
+        let spot = (staged.draft.clone(), staged.place());
+        if !self.shared.queue.wait_idle(&spot, LONGEST_STOP) {
             self.resume(staged);
             return Err(Error::new(
                 Kind::NotReady,
-                format!("the upload of {} doesn't stop", staged.key),
+                format!("the upload of {} doesn't stop", staged.key()),
             ));
         }
-        Ok(!self.shared.files.lock().absent.contains(&staged.id))
+        crash::point(crash::Point::Held);
+        Ok(!self.shared.files.lock().is_absent(staged))
     }
 
     /// Goes on with a file whose removal failed.
@@ -287,26 +334,107 @@ impl Area {
         }
     }
 
+    /// Deletes what a file that is about to be removed left on the server under the keys it had before.
+    ///
+    /// # Errors
+    /// What kept the server from deleting it.
+    pub fn delete_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
+        let replaces = staged.address().replaces;
+        replaces
+            .iter()
+            .try_for_each(|key| self.shared.delete(&staged.draft, key))
+    }
+
     /// Takes a staged file off the tree. Its bytes go when its last handle does.
     pub fn remove(&self, staged: &Arc<Staged>) {
-        self.shared.take(&mut self.shared.files.lock(), staged);
+        self.shared.files.lock().take(staged);
+        self.shared.changed();
         staged.unlink();
         self.shared.drop_if_over(staged);
+    }
+
+    /// A draft is gone: so is all that was staged for it.
+    pub fn forget_draft(&self, draft: &RecordId) {
+        let all = self.shared.all();
+        for staged in all.iter().filter(|staged| staged.draft == *draft) {
+            self.remove(staged);
+        }
     }
 
     /// What is not safe on the server, oldest first.
     #[must_use]
     pub fn uploads(&self) -> Vec<crate::status::Upload> {
-        let mut files = self.shared.all();
-        files.sort_by_key(|staged| staged.id);
-        files
+        let mut uploads: Vec<_> = self
+            .shared
+            .all()
             .iter()
             .filter(|staged| staged.is_unsent())
             .map(|staged| staged.status())
-            .collect()
+            .chain(self.shared.unclosed_status())
+            .collect();
+        uploads.sort_by_key(|upload| upload.id);
+        uploads
     }
 
-    /// Ends the workers, each after the request in hand. What is not sent stays in the journal.
+    /// Tries an upload again now: one that was refused, that waits, or that was never closed.
+    ///
+    /// # Errors
+    /// `Call(ENOENT)` if there is none of this number; `Call(EBUSY)` if it is on its way; `Call(EEXIST)`, `Local`.
+    pub fn retry(&self, id: u64) -> Result<()> {
+        let Some(staged) = self.shared.numbered(id) else {
+            return self.shared.send_unclosed(id);
+        };
+        let turn = staged.revive()?;
+        if staged.place() == Place::Document {
+            self.shared.take_back(&staged);
+        }
+        self.shared.changed();
+        self.shared.enqueue(&staged, turn, Some(Known::Nothing));
+        Ok(())
+    }
+
+    /// Drops what was written: the bytes that are here, and an entry on the server that has none.
+    ///
+    /// # Errors
+    /// `Call(ENOENT)` if there is none of this number; `Call(EBUSY)` if it is open; what kept the server from answering.
+    pub fn discard(&self, id: u64) -> Result<()> {
+        let Some(staged) = self.shared.numbered(id) else {
+            return if self.shared.drop_unclosed(id) {
+                Ok(())
+            } else {
+                Err(recovery::not_listed(id))
+            };
+        };
+        if staged.has_writers() {
+            return Err(Error::new(
+                Kind::Call(libc::EBUSY),
+                format!("{} is open in a program", staged.key()),
+            )
+            .with_advice("Close it there first."));
+        }
+        let on_server = self.hold(&staged)?;
+        if let Some(key) = staged.place().key()
+            && on_server
+        {
+            // A pending entry would keep the draft from being published.
+            let pending = |entry: &FileEntry| entry.key == *key && entry.status == FileStatus::Pending;
+            let files = self.shared.repository.draft_files(&staged.draft);
+            let deleted = files.and_then(|files| match files.iter().any(pending) {
+                true => self.shared.delete(&staged.draft, key),
+                false => Ok(()),
+            });
+            if let Err(error) = deleted
+                && error.kind() != Kind::NotFound
+            {
+                self.resume(&staged);
+                return Err(error);
+            }
+        }
+        self.remove(&staged);
+        Ok(())
+    }
+
+    /// Ends the workers, each after the request in hand. What is not sent stays in the journal; junk goes.
     pub fn shutdown(&self) {
         self.shared.queue.stop();
         self.shared.all().iter().for_each(|staged| staged.interrupt());
@@ -315,194 +443,123 @@ impl Area {
                 log::error!("an upload thread panicked");
             }
         }
-        // What is complete, but could not be written down so far, is the next mount's to send.
         for staged in self.shared.all().iter().filter(|staged| !staged.has_writers()) {
-            if let Err(error) = staged.close(true) {
+            // What is complete, but could not be written down so far, is the next mount's to send.
+            if let Err(error) = staged.close(Moment::Release) {
                 log::error!("{error}");
+            }
+            if staged.is_droppable_junk() {
+                self.remove(staged);
             }
         }
     }
 }
 
 impl Shared {
+    fn number(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn all(&self) -> Vec<Arc<Staged>> {
-        self.files.lock().by_place.values().cloned().collect()
+        self.files.lock().all().cloned().collect()
+    }
+
+    fn numbered(&self, id: u64) -> Option<Arc<Staged>> {
+        self.files.lock().all().find(|staged| staged.id == id).cloned()
     }
 
     fn changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn enqueue(&self, staged: &Arc<Staged>, turn: u64) {
-        let known_absent = self.files.lock().absent.remove(&staged.id);
+    /// Puts a new staged file into the table, with one writer. It was made before: the disk may be slow.
+    fn insert(&self, staged: Staged, absent: bool) -> Result<Arc<Staged>> {
+        let spot = (staged.draft.clone(), staged.place());
+        let mut files = self.files.lock();
+        if files.at(&spot).is_some() {
+            drop(files);
+            staged.drop_data();
+            return Err(Error::call(libc::EEXIST));
+        }
+        let staged = Arc::new(staged);
+        staged.add_writer();
+        files.set_absent(&staged, absent);
+        files.put(spot.clone(), &staged);
+        let left = spot
+            .1
+            .key()
+            .and_then(|key| Some((files.settle(&staged.draft, key)?, key)));
+        if left.is_some() {
+            // A renamed file was to be deleted under this key: it is this one's now, with what the server has there.
+            files.set_absent(&staged, false);
+        }
+        self.changed();
+        drop(files);
+        if let Some((by, key)) = left {
+            self.forget_old_key(&by, &staged, key);
+        }
+        Ok(staged)
+    }
+
+    /// A key that a file had before is `now`'s: nothing is deleted there any more.
+    fn forget_old_key(&self, by: &Arc<Staged>, now: &Arc<Staged>, key: &Arc<str>) {
+        if Arc::ptr_eq(by, now) {
+            return;
+        }
+        let mut address = by.address();
+        address.replaces.retain(|old| old != key);
+        by.set_address(address);
+        if let Err(error) = by.journal_address() {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Asks for an upload. Without `known`, what is known of the server is what this mount has made of it.
+    fn enqueue(&self, staged: &Arc<Staged>, turn: u64, known: Option<Known>) {
+        let known = known.unwrap_or_else(|| {
+            let mut files = self.files.lock();
+            let absent = files.is_absent(staged);
+            files.set_absent(staged, false);
+            if absent { Known::Absent } else { Known::Nothing }
+        });
         self.queue.push(Ticket {
             staged: Arc::clone(staged),
-            task: Task::Send(turn),
-            known_absent,
+            task: Task::Send { turn, known },
         });
+    }
+
+    fn enqueue_closing(&self, staged: &Arc<Staged>, closing: Closing) {
+        match closing {
+            Closing::Nothing => {}
+            Closing::Send(turn) => self.enqueue(staged, turn, None),
+            Closing::SendLater(turn) => {
+                let ticket = Ticket {
+                    staged: Arc::clone(staged),
+                    task: Task::Send {
+                        turn,
+                        known: Known::Nothing,
+                    },
+                };
+                self.queue.push_later(ticket, closing::PASSING_PAUSE);
+            }
+        }
     }
 
     /// The last writer is gone.
     fn close(&self, staged: &Arc<Staged>) -> Result<()> {
-        match staged.close(true) {
-            Ok(Some(turn)) => self.enqueue(staged, turn),
-            Ok(None) => self.drop_if_over(staged),
+        match staged.close(Moment::Release) {
+            Ok(Closing::Nothing) => self.drop_if_over(staged),
+            Ok(closing) => self.enqueue_closing(staged, closing),
             Err(error) => {
                 let ticket = Ticket {
                     staged: Arc::clone(staged),
                     task: Task::Close,
-                    known_absent: false,
                 };
                 self.queue.push_later(ticket, CLOSE_PAUSE);
                 return Err(error);
             }
         }
         Ok(())
-    }
-
-    /// Goes on with what an earlier mount left. Of two files with one key, the later one counts.
-    fn recover(self: &Arc<Self>, entries: &[journal::Entry]) {
-        for entry in entries {
-            let shown = format!("{} of draft {}", entry.key, entry.draft);
-            if entry.repository != self.space.repository || entry.account != self.space.account {
-                log::info!("{shown} was staged by another user; left alone");
-                continue;
-            }
-            if entry.state == State::Open || entry.open.is_some() {
-                let generation = entry.open.unwrap_or(entry.generation);
-                let path = self.space.journal.data_path(entry.id, generation);
-                log::warn!(
-                    "{shown} was never closed; what was written is kept in {}",
-                    path.display()
-                );
-            }
-            if entry.state == State::Open {
-                continue;
-            }
-            let recovered = RecordId::new(&entry.draft)
-                .ok_or_else(|| {
-                    Error::new(
-                        Kind::Internal,
-                        format!("journal entry {} names no draft", entry.id),
-                    )
-                })
-                .and_then(|draft| Staged::recover(&self.space, entry, draft));
-            match recovered {
-                Ok(staged) => self.readmit(Arc::new(staged), entry.state == State::Closed),
-                Err(error) => self.board.post(&error),
-            }
-        }
-    }
-
-    fn readmit(&self, staged: Arc<Staged>, send: bool) {
-        let place = (staged.draft.clone(), Arc::clone(&staged.key));
-        let older = self.files.lock().by_place.insert(place, Arc::clone(&staged));
-        if let Some(older) = older {
-            older.unlink();
-            older.drop_data();
-        }
-        if send {
-            self.enqueue(&staged, staged.turn());
-        }
-    }
-
-    fn work(self: Arc<Self>) {
-        while let Some(ticket) = self.queue.next() {
-            let run = std::panic::AssertUnwindSafe(|| self.serve(&ticket));
-            if std::panic::catch_unwind(run).is_err() {
-                let what = format!("the upload of {} panicked", ticket.staged.key);
-                let error = Error::new(Kind::Internal, what);
-                self.board.post(&error);
-                if let Task::Send(turn) = ticket.task {
-                    ticket.staged.advance(turn, Upload::Refused(error));
-                }
-            }
-            self.queue.done(&ticket);
-            self.drop_if_over(&ticket.staged);
-        }
-    }
-
-    fn serve(&self, ticket: &Ticket) {
-        match ticket.task {
-            Task::Send(turn) => self.upload(ticket, turn),
-            Task::Close if ticket.staged.has_writers() => {}
-            Task::Close => {
-                if let Err(error) = self.close(&ticket.staged) {
-                    self.board.post(&error);
-                }
-            }
-        }
-    }
-
-    fn upload(&self, ticket: &Ticket, turn: u64) {
-        let staged = &ticket.staged;
-        let Some(snapshot) = staged.begin(turn) else {
-            return;
-        };
-        let Snapshot {
-            data,
-            size,
-            turn,
-            tries,
-            cancelled,
-        } = &snapshot;
-        let job = upload::Job {
-            draft: &staged.draft,
-            key: &staged.key,
-            data,
-            size: *size,
-            cancelled,
-            sent: &staged.sent,
-            known: match ticket.known_absent {
-                true => upload::Known::Absent,
-                false => upload::Known::Nothing,
-            },
-        };
-        let checking = |checking| {
-            staged.advance(
-                *turn,
-                Upload::Running {
-                    cancelled: Arc::clone(cancelled),
-                    checking,
-                },
-            );
-        };
-        match upload::run(&self.repository, &job, checking) {
-            Ok(entry) => {
-                log::info!(
-                    "{} of draft {} is on the server, {size} bytes",
-                    staged.key,
-                    staged.draft
-                );
-                // First the list, then the state: whoever waits for the upload looks at the list next.
-                (self.confirmed)(&staged.draft, &entry);
-                staged.confirm(*turn, entry.md5);
-            }
-            // Whatever it failed with after that: whoever stopped it knows what comes next, and the journal a restart.
-            Err(_) if cancelled.load(Ordering::Relaxed) => {
-                log::debug!("the upload of {} was stopped", staged.key);
-            }
-            Err(error) if is_final(error.kind()) => {
-                let error = error.during(format_args!("upload {} to draft {}", staged.key, staged.draft));
-                self.board.post(&error);
-                if staged.advance(*turn, Upload::Refused(error.clone())) {
-                    staged.journal_refusal(&error);
-                }
-            }
-            Err(error) => {
-                let error = error.during(format_args!("upload {} to draft {}", staged.key, staged.draft));
-                self.board.post(&error);
-                let pause = error.retry_after().unwrap_or_default().max(pause_after(*tries));
-                let until = Instant::now() + pause;
-                if staged.advance(*turn, Upload::Waiting { until, error }) {
-                    let ticket = Ticket {
-                        known_absent: false,
-                        ..ticket.clone()
-                    };
-                    self.queue.push_later(ticket, pause);
-                }
-            }
-        }
     }
 
     /// Drops a staged file that nobody needs any more.
@@ -517,24 +574,11 @@ impl Shared {
             if staged.has_writers() || staged.opens() != opens {
                 return;
             }
-            self.take(&mut files, staged);
+            files.take(staged);
+            // Whoever lists the files sees the change before anybody can miss the file.
+            self.changed();
         }
         staged.drop_data();
-    }
-
-    /// Takes a staged file out of the table, unless another one has its place by now. Whoever lists the files sees the
-    /// change before anybody can miss the file.
-    fn take(&self, files: &mut Files, staged: &Arc<Staged>) {
-        let place = (staged.draft.clone(), Arc::clone(&staged.key));
-        if files
-            .by_place
-            .get(&place)
-            .is_some_and(|current| Arc::ptr_eq(current, staged))
-        {
-            files.by_place.remove(&place);
-        }
-        files.absent.remove(&staged.id);
-        self.changed();
     }
 }
 
@@ -543,18 +587,6 @@ impl Drop for Area {
         self.shutdown();
     }
 }
-
-/// The pause after a number of tries, with up to a quarter of jitter so that many uploads don't come back at once.
-fn pause_after(tries: u32) -> Duration {
-    let doubled = FIRST_PAUSE
-        .saturating_mul(1 << tries.saturating_sub(1).min(16))
-        .min(LONGEST_PAUSE);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.subsec_nanos());
-    doubled + doubled / 4 * (nanos % 1000) / 1000
-}
-
 /// A folder name for a repository: readable, and different for different addresses.
 fn folder_of(url: &str) -> String {
     let host: String = url

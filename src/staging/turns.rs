@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
+use super::crash::{Point, point};
 use super::file::{Inner, Staged};
 use super::journal::State;
+use super::junk::Nature;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::Md5;
 
@@ -20,6 +22,11 @@ pub enum Upload {
     NotYet,
     /// It waits for its turn.
     Queued,
+    /// It looks as if it were about to be renamed: it waits for its turn from then on.
+    Resting {
+        /// When.
+        until: Instant,
+    },
     /// It is under way; the flag stops it.
     Running {
         /// Set to make it stop soon.
@@ -38,7 +45,12 @@ pub enum Upload {
     Refused(Error),
     /// The server has it, with the right size and checksum.
     Done,
+    /// Junk: the server never gets it.
+    Local,
 }
+
+/// What the status says of a file that rests.
+const RESTING: &str = "its name looks temporary; it is sent unless it is renamed or removed soon";
 
 /// What an upload sends: one frozen generation.
 pub(super) struct Snapshot {
@@ -49,12 +61,25 @@ pub(super) struct Snapshot {
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
+impl Inner {
+    fn waits_for(&self, turn: u64) -> bool {
+        let waits = matches!(
+            self.upload,
+            Upload::Queued | Upload::Resting { .. } | Upload::Waiting { .. }
+        );
+        self.turn == turn && waits && !self.unlinked
+    }
+}
+
 impl Staged {
     /// Whether it was written and the server doesn't have it yet.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
+        if self.nature() == Nature::Junk {
+            return false;
+        }
         let inner = self.inner.lock();
-        inner.dirty || !matches!(inner.upload, Upload::Done)
+        inner.dirty || !matches!(inner.upload, Upload::Done | Upload::Local)
     }
 
     /// No upload that was asked for so far counts any more.
@@ -70,17 +95,21 @@ impl Staged {
     /// Stops its upload for now. It counts as not sent, so that the next close sends it.
     pub(super) fn hold(&self) {
         let mut inner = self.inner.lock();
-        if !matches!(inner.upload, Upload::Done) {
+        if !matches!(inner.upload, Upload::Done | Upload::Local) {
             self.stop_upload(&mut inner);
             inner.dirty = true;
         }
     }
 
+    /// Whether the upload of `turn` is still to be done.
+    pub(super) fn waits_for(&self, turn: u64) -> bool {
+        self.inner.lock().waits_for(turn)
+    }
+
     /// The upload of `turn`, if nobody needs it any more in the last moment.
     pub(super) fn begin(&self, turn: u64) -> Option<Snapshot> {
         let mut inner = self.inner.lock();
-        let waits = matches!(inner.upload, Upload::Queued | Upload::Waiting { .. });
-        if inner.turn != turn || !waits || inner.unlinked {
+        if !inner.waits_for(turn) {
             return None;
         }
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -115,6 +144,7 @@ impl Staged {
 
     /// The server has the bytes of `turn`, under this checksum.
     pub(super) fn confirm(&self, turn: u64, md5: Option<Md5>) {
+        point(Point::Done);
         let mut inner = self.inner.lock();
         inner.confirmed = md5;
         self.advance_in(&mut inner, turn, Upload::Done);
@@ -138,7 +168,8 @@ impl Staged {
             }
             match &inner.upload {
                 Upload::Refused(error) => return Err(error.clone()),
-                Upload::Done | Upload::NotYet => return Ok(()),
+                // Nobody waits for one that rests: it is about to be renamed, by the one who would wait.
+                Upload::Done | Upload::Local | Upload::NotYet | Upload::Resting { .. } => return Ok(()),
                 _ => {}
             }
             if self.changed.wait_until(&mut inner, deadline).timed_out() {
@@ -161,6 +192,43 @@ impl Staged {
         inner.dirty = false;
         self.stop_upload(&mut inner);
         self.space.journal.remove(self.id);
+    }
+
+    /// Asks for its upload again: it was refused, or waits. Returns the turn.
+    ///
+    /// # Errors
+    /// `Call(EBUSY)` if it is open or on its way; `DiskFull`, `Local`.
+    pub(super) fn revive(&self) -> Result<u64> {
+        let mut inner = self.inner.lock();
+        let waits = matches!(
+            inner.upload,
+            Upload::Refused(_) | Upload::Waiting { .. } | Upload::Resting { .. }
+        );
+        if inner.dirty || inner.unlinked || !waits {
+            return Err(Error::new(
+                Kind::Call(libc::EBUSY),
+                format!("{} is open or on its way", self.key()),
+            ));
+        }
+        if let Some(error) = &inner.broken {
+            return Err(error.clone());
+        }
+        if let Some(base) = &mut inner.base {
+            // The user has seen why it was refused.
+            base.digests.clear();
+        }
+        self.space.journal.write(&self.entry(&inner, State::Closed))?;
+        inner.turn += 1;
+        inner.tries = 0;
+        inner.upload = Upload::Queued;
+        self.changed.notify_all();
+        Ok(inner.turn)
+    }
+
+    /// Whether it is junk that nobody will miss.
+    pub(super) fn is_droppable_junk(&self) -> bool {
+        let inner = self.inner.lock();
+        matches!(inner.upload, Upload::Local) && !inner.keep && !inner.dirty
     }
 
     /// Whether nobody needs it any more, unless somebody has it open to write: removed, or sent and not written since.
@@ -189,21 +257,37 @@ impl Staged {
         self.inner.lock().turn
     }
 
-    pub(super) fn status(&self) -> crate::status::Upload {
+    /// Why the server refused it, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        match &self.inner.lock().upload {
+            Upload::Refused(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// What the status says of it.
+    #[must_use]
+    pub fn status(&self) -> crate::status::Upload {
         use crate::status::{Upload as Shown, UploadState};
         let inner = self.inner.lock();
         let (state, next, reason) = match &inner.upload {
             _ if inner.dirty => (UploadState::Open, None, None),
             Upload::NotYet => (UploadState::Open, None, None),
             Upload::Queued => (UploadState::Queued, None, None),
+            Upload::Resting { until } => (UploadState::Waiting, Some(*until), Some(RESTING.to_owned())),
             Upload::Running { checking: false, .. } => (UploadState::Sending, None, None),
-            Upload::Running { checking: true, .. } | Upload::Done => (UploadState::Checking, None, None),
+            Upload::Running { checking: true, .. } | Upload::Done | Upload::Local => {
+                (UploadState::Checking, None, None)
+            }
             Upload::Waiting { until, error } => (UploadState::Waiting, Some(*until), Some(error.to_string())),
             Upload::Refused(error) => (UploadState::Refused, None, Some(error.to_string())),
         };
         Shown {
+            id: self.id,
+            kept: self.space.journal.data_path(self.id, inner.generation),
             draft: self.draft.to_string(),
-            key: self.key.to_string(),
+            key: self.key().to_string(),
             state,
             sent: self.sent.load(Ordering::Relaxed),
             size: inner.size,

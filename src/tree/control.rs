@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::Tree;
+use crate::error::{Error, Kind, Result};
 use crate::status::{self, Status};
 
 /// What the tree can't know by itself.
@@ -70,6 +71,35 @@ impl Tree {
         }
     }
 
+    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`.
+    ///
+    /// # Errors
+    /// `Call(EINVAL)` for what is no command; else as the command says.
+    pub(super) fn command(&self, line: &[u8]) -> Result<()> {
+        let line = String::from_utf8_lossy(line);
+        let (verb, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let number = || -> Result<u64> {
+            argument.trim().parse().map_err(|_| {
+                Error::new(
+                    Kind::Call(libc::EINVAL),
+                    format!("{argument:?} is no number of an upload"),
+                )
+            })
+        };
+        match verb {
+            "retry" => self.floors.staging.retry(number()?),
+            "discard" => self.floors.staging.discard(number()?),
+            "refresh" => {
+                self.floors.catalog.expire();
+                Ok(())
+            }
+            _ => Err(
+                Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command"))
+                    .with_advice("There are: retry ID, discard ID, refresh."),
+            ),
+        }
+    }
+
     /// `status.json` of this moment.
     pub(super) fn status_text(&self) -> Bytes {
         // A struct of plain fields can always be written as JSON.
@@ -77,4 +107,13 @@ impl Tree {
         text.push('\n');
         Bytes::from(text)
     }
+}
+
+/// What is read after a command was written.
+pub(super) fn answer(done: &Result<()>) -> Bytes {
+    let answer = match done {
+        Ok(()) => serde_json::json!({"ok": true}),
+        Err(error) => serde_json::json!({"ok": false, "error": error.to_string(), "advice": error.advice()}),
+    };
+    Bytes::from(format!("{answer}\n"))
 }

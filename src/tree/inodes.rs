@@ -101,6 +101,31 @@ impl Inodes {
         }
     }
 
+    /// What is known of an unlinked file has changed.
+    pub fn set_orphan(&mut self, number: u64, orphan: Orphan) {
+        if let Some(slot) = self.by_number.get_mut(&number)
+            && matches!(slot.meaning, Meaning::Gone(_))
+        {
+            slot.meaning = Meaning::Gone(Box::new(orphan));
+        }
+    }
+
+    /// A node has another name: its number goes along. What had that name before was orphaned or detached.
+    pub fn rename(&mut self, from: &Node, to: Node) {
+        let Some(number) = self.by_node.remove(from) else {
+            return;
+        };
+        if let Some(slot) = self.by_number.get_mut(&number) {
+            slot.meaning = Meaning::Here(to.clone());
+        }
+        self.by_node.insert(to, number);
+    }
+
+    /// The nodes that the kernel remembers.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.by_node.keys()
+    }
+
     /// A folder was removed: one made in its place gets a new number, because the kernel calls the old one dead.
     pub fn detach(&mut self, node: &Node) {
         self.by_node.remove(node);
@@ -150,7 +175,8 @@ mod tests {
         let attributes = Attributes {
             kind: Kind::File,
             access: Access::Writable,
-            mode: None,
+            told: Default::default(),
+            links: 1,
             size: 0,
             mtime: UNIX_EPOCH,
             valid: Duration::ZERO,

@@ -7,10 +7,15 @@
 
 mod change;
 mod control;
+mod documents;
+mod drafts;
 mod inodes;
+mod labels;
 mod names;
 mod node;
 mod open;
+mod rename;
+mod told;
 mod view;
 
 use std::num::NonZeroUsize;
@@ -24,15 +29,17 @@ use crate::catalog::{self, Catalog};
 use crate::content;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::repository::Repository;
-use crate::repository::model::{Owner, RecordId};
+use crate::repository::model::{Md5, Owner, RecordId};
 use crate::staging::Area;
 use crate::status::Board;
 pub use control::Facts as MountFacts;
 pub use inodes::ROOT;
 use inodes::{Inodes, Meaning};
+pub use labels::LabelMode;
 pub use names::LONGEST_NAME;
 pub use node::{Access, Attributes, Found, Kind, Node};
 pub use open::{Handle, Intent, Opened};
+pub use told::{Facts, Told};
 use view::Views;
 pub use view::{Line, Listing};
 
@@ -48,6 +55,8 @@ pub struct Floors {
     pub staging: Arc<Area>,
     /// Where problems are posted.
     pub board: Arc<Board>,
+    /// What programs said of drafts' files.
+    pub told: Arc<Told>,
 }
 
 /// How the tree behaves.
@@ -66,12 +75,14 @@ pub struct Tree {
     facts: MountFacts,
     state: Mutex<State>,
     views: Views,
+    labels: labels::Labels,
 }
 
 struct State {
     inodes: Inodes,
     /// Records and drafts that were looked up by their id: `ls` shows them.
     used: LruCache<Owner, ()>,
+    titles: drafts::Titles,
 }
 
 /// The answer to a lookup.
@@ -90,6 +101,10 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 const STAGED: Duration = Duration::from_secs(1);
 /// The file with the metadata, in every record and draft.
 const DOCUMENT: &str = "record.json";
+/// What a user saved last as that, if the server did not accept it.
+const REJECTED: &str = "record.json.rejected";
+/// Why.
+const REASONS: &str = "record.json.errors";
 
 impl Tree {
     /// A tree over these floors.
@@ -102,8 +117,10 @@ impl Tree {
             state: Mutex::new(State {
                 inodes: Inodes::new(),
                 used: LruCache::new(USED),
+                titles: drafts::Titles::default(),
             }),
             views: Views::default(),
+            labels: labels::Labels::default(),
         }
     }
 
@@ -157,6 +174,7 @@ impl Tree {
                     let facts = staged.facts();
                     attributes.size = facts.size;
                     attributes.mtime = facts.mtime;
+                    attributes.told.mtime = None;
                 }
                 Ok(attributes)
             }
@@ -211,18 +229,32 @@ impl Tree {
                 ".rdmfs" => Some(Node::Control),
                 _ => None,
             }),
-            Node::Control => fixed(name == "status.json", Node::Status),
+            Node::Control => Ok(match name {
+                "status.json" => Some(Node::Status),
+                "control" => Some(Node::Commands),
+                _ => None,
+            }),
             Node::Records => self.record_child(name),
             Node::Drafts => self.draft_child(name),
-            Node::Home(owner) if name == DOCUMENT => Ok(Some(Node::Document(owner.clone()))),
+            Node::Home(owner) if name == DOCUMENT => {
+                fixed(!self.is_document_hidden(owner), Node::Document(owner.clone()))
+            }
+            Node::Home(Owner::Draft(id)) if self.is_about_rejected(id, name) => Ok(Some(match name {
+                REJECTED => Node::Rejected(id.clone()),
+                _ => Node::Reasons(id.clone()),
+            })),
             Node::Home(owner @ Owner::Record(_)) => {
                 fixed(name == "files", Node::Folder(owner.clone(), "".into()))
             }
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
-            Node::Concept(_) | Node::Status | Node::Document(_) | Node::File(..) => {
-                Err(Error::call(libc::ENOTDIR))
-            }
+            Node::Concept(_)
+            | Node::Status
+            | Node::Commands
+            | Node::Document(_)
+            | Node::Rejected(_)
+            | Node::Reasons(_)
+            | Node::File(..) => Err(Error::call(libc::ENOTDIR)),
         }
     }
 
@@ -240,7 +272,8 @@ impl Tree {
     }
 
     fn draft_child(&self, name: &str) -> Result<Option<Node>> {
-        let Some(id) = RecordId::new(name) else {
+        let titled = self.state.lock().titles.id_of(name);
+        let Some(id) = titled.or_else(|| RecordId::new(name)) else {
             return Ok(None);
         };
         self.floors.catalog.draft(&id)?;
@@ -263,7 +296,7 @@ impl Tree {
     fn attributes_of(&self, node: &Node) -> Result<Attributes> {
         let catalog = &self.floors.catalog;
         match node {
-            Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Status => {
+            Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Status | Node::Commands => {
                 Ok(self.own_attributes(node))
             }
             Node::Concept(id) => {
@@ -278,28 +311,31 @@ impl Tree {
             Node::Home(Owner::Record(id)) | Node::Document(Owner::Record(id)) => {
                 Ok(self.entry_attributes(node, &*catalog.record(id)?))
             }
-            Node::Home(Owner::Draft(id)) | Node::Document(Owner::Draft(id)) => {
-                Ok(self.entry_attributes(node, &*catalog.draft(id)?))
-            }
+            Node::Home(Owner::Draft(id)) => Ok(self.entry_attributes(node, &*catalog.draft(id)?)),
+            Node::Document(Owner::Draft(id)) => match self.floors.staging.document(id) {
+                Some(staged) => Ok(self.staged_attributes(node, &staged)),
+                None => Ok(self.entry_attributes(node, &*catalog.draft(id)?)),
+            },
+            Node::Rejected(id) | Node::Reasons(id) => self.rejected_attributes(node, id),
             Node::Folder(owner, path) => {
                 // `files` is there even where it can't be listed, so that asking for it gives the reason.
                 let is_top = path.is_empty() && matches!(owner, Owner::Record(_));
                 if !is_top && !self.view(owner)?.has_folder(path) {
                     return Err(Error::call(libc::ENOENT));
                 }
-                Ok(self.folder_attributes(owner, &*self.entry_of(owner)?))
+                Ok(self.folder_attributes(node, &*self.entry_of(owner)?))
             }
             Node::File(owner, key) => {
                 if let Owner::Draft(id) = owner
                     && let Some(staged) = self.floors.staging.find(id, key)
                 {
-                    return Ok(self.staged_attributes(&staged));
+                    return Ok(self.staged_attributes(node, &staged));
                 }
                 let view = self.view(owner)?;
                 let file = view.file(key).ok_or_else(|| Error::call(libc::ENOENT))?;
                 match self.staged_now(owner, file) {
-                    Some(staged) => Ok(self.staged_attributes(&staged)),
-                    None => Ok(self.file_attributes(owner, &*self.entry_of(owner)?, file)),
+                    Some(staged) => Ok(self.staged_attributes(node, &staged)),
+                    None => Ok(self.file_attributes(node, owner, &*self.entry_of(owner)?, file)),
                 }
             }
         }
@@ -321,6 +357,7 @@ impl Tree {
                 Duration::ZERO,
                 Access::Private,
             ),
+            Node::Commands => (0, self.facts.started, FOREVER, Access::Writable),
             Node::Control => (0, self.facts.started, FOREVER, Access::Private),
             Node::Drafts => (0, self.facts.started, FOREVER, self.draft_access()),
             _ => (0, self.facts.started, FOREVER, Access::Open),
@@ -328,7 +365,8 @@ impl Tree {
         Attributes {
             kind: node.kind(),
             access,
-            mode: None,
+            told: Facts::default(),
+            links: 1,
             size,
             mtime,
             valid,
@@ -339,13 +377,14 @@ impl Tree {
         let is_document = matches!(node, Node::Document(_));
         let (access, valid) = match node {
             Node::Home(owner @ Owner::Draft(_)) => (self.draft_access(), self.life_of(owner)),
-            Node::Document(owner @ Owner::Draft(_)) => (Access::Private, self.life_of(owner)),
+            Node::Document(owner @ Owner::Draft(_)) => (self.draft_access(), self.life_of(owner).min(STAGED)),
             _ => (access_of(entry), self.life_of(&Owner::Record(entry.id.clone()))),
         };
         Attributes {
             kind: node.kind(),
             access,
-            mode: None,
+            told: self.told_of(node, None),
+            links: self.links_of(node),
             size: if is_document {
                 entry.document.len() as u64
             } else {
@@ -356,16 +395,25 @@ impl Tree {
         }
     }
 
-    fn folder_attributes(&self, owner: &Owner, entry: &catalog::Entry) -> Attributes {
-        let (access, mtime, valid) = match owner {
-            Owner::Record(_) => (access_of(entry), entry.created, self.life_of(owner)),
-            Owner::Draft(_) => (self.draft_access(), entry.updated, self.life_of(owner)),
+    fn folder_attributes(&self, node: &Node, entry: &catalog::Entry) -> Attributes {
+        let (access, mtime, valid) = match node.draft() {
+            None => (
+                access_of(entry),
+                entry.created,
+                self.life_of(&Owner::Record(entry.id.clone())),
+            ),
+            Some(id) => (
+                self.draft_access(),
+                entry.updated,
+                self.life_of(&Owner::Draft(id.clone())),
+            ),
         };
         let mtime = mtime.unwrap_or(self.facts.started);
         Attributes {
             kind: Kind::Folder,
             access,
-            mode: None,
+            told: self.told_of(node, None),
+            links: self.links_of(node),
             size: 0,
             mtime,
             valid,
@@ -373,7 +421,13 @@ impl Tree {
     }
 
     /// A published file is as old as its publication: a change of metadata doesn't change it.
-    fn file_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &view::File) -> Attributes {
+    fn file_attributes(
+        &self,
+        node: &Node,
+        owner: &Owner,
+        entry: &catalog::Entry,
+        file: &view::File,
+    ) -> Attributes {
         let (access, mtime, valid) = match owner {
             Owner::Record(_) => (access_of(entry), entry.created, self.life_of(owner)),
             Owner::Draft(_) => (self.draft_access(), file.entry.updated, self.life_of(owner)),
@@ -381,22 +435,45 @@ impl Tree {
         Attributes {
             kind: Kind::File,
             access,
-            mode: None,
+            told: self.told_of(node, file.entry.md5),
+            links: 1,
             size: file.entry.size.unwrap_or(0),
             mtime: mtime.or(entry.updated).unwrap_or(self.facts.started),
             valid,
         }
     }
 
-    fn staged_attributes(&self, staged: &crate::staging::Staged) -> Attributes {
+    fn staged_attributes(&self, node: &Node, staged: &crate::staging::Staged) -> Attributes {
         let facts = staged.facts();
+        let told = self.told_of(node, None);
         Attributes {
             kind: Kind::File,
             access: self.draft_access(),
-            mode: facts.mode,
+            told: Facts {
+                mtime: None,
+                ctime: Some(told.ctime.map_or(facts.ctime, |told| told.max(facts.ctime))),
+                ..told
+            },
+            links: 1,
             size: facts.size,
             mtime: facts.mtime,
             valid: STAGED.min(self.rules.times.drafts),
+        }
+    }
+
+    /// How many folders a folder of a draft is named by: itself twice, and each that is in it.
+    fn links_of(&self, node: &Node) -> u32 {
+        let Some((draft, path)) = node.draft_folder() else {
+            return 1;
+        };
+        self.known_view(&Owner::Draft(draft.clone()))
+            .map_or(1, |view| 2 + view.count_folders(path))
+    }
+
+    fn told_of(&self, node: &Node, md5: Option<Md5>) -> Facts {
+        match node.draft() {
+            Some(_) => self.floors.told.of(node, md5),
+            None => Facts::default(),
         }
     }
 
@@ -436,11 +513,6 @@ impl Tree {
             .inodes
             .get(ino)
             .ok_or_else(|| Error::call(libc::ESTALE))
-    }
-
-    /// Whether a file was unlinked: what has its name now is another one.
-    fn is_gone(&self, ino: u64) -> bool {
-        matches!(self.state.lock().inodes.get(ino), Some(Meaning::Gone(_)))
     }
 
     /// The place a number stands for; unlinked files have none.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::told::Facts;
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::Staged;
 
@@ -21,12 +22,18 @@ pub enum Node {
     Control,
     /// `.rdmfs/status.json`
     Status,
+    /// `.rdmfs/control`, to which commands are written.
+    Commands,
     /// `records/<concept id>`, a link to the latest version.
     Concept(RecordId),
     /// `records/<id>` or `drafts/<id>`
     Home(Owner),
     /// `record.json`
     Document(Owner),
+    /// `record.json.rejected`: what a user saved last, if the server did not accept it.
+    Rejected(RecordId),
+    /// `record.json.errors`: why.
+    Reasons(RecordId),
     /// `records/<id>/files` (path `""`), and the folders that the `/` in keys make, in a record or a draft.
     Folder(Owner, Arc<str>),
     /// A file, by its key.
@@ -52,8 +59,45 @@ impl Node {
             Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Home(_) | Node::Folder(..) => {
                 Kind::Folder
             }
-            Node::Status | Node::Document(_) | Node::File(..) => Kind::File,
+            Node::Status
+            | Node::Commands
+            | Node::Document(_)
+            | Node::Rejected(_)
+            | Node::Reasons(_)
+            | Node::File(..) => Kind::File,
             Node::Concept(_) => Kind::Link,
+        }
+    }
+
+    /// The draft that it belongs to.
+    #[must_use]
+    pub fn draft(&self) -> Option<&RecordId> {
+        match self {
+            Node::Home(Owner::Draft(id))
+            | Node::Document(Owner::Draft(id))
+            | Node::Folder(Owner::Draft(id), _)
+            | Node::File(Owner::Draft(id), _)
+            | Node::Rejected(id)
+            | Node::Reasons(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The node that a rename of a folder in a draft makes of this one, if it is in that folder or is it.
+    #[must_use]
+    pub fn moved(&self, draft: &RecordId, from: &str, to: &str) -> Option<Node> {
+        let below = |path: &str| -> Option<Arc<str>> {
+            let rest = path.strip_prefix(from)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{to}{rest}").into())
+        };
+        match self {
+            Node::Folder(owner @ Owner::Draft(id), path) if id == draft => {
+                Some(Node::Folder(owner.clone(), below(path)?))
+            }
+            Node::File(owner @ Owner::Draft(id), key) if id == draft && **key != *from => {
+                Some(Node::File(owner.clone(), below(key)?))
+            }
+            _ => None,
         }
     }
 
@@ -100,8 +144,11 @@ pub struct Attributes {
     pub kind: Kind,
     /// Who may.
     pub access: Access,
-    /// Permission bits that a user set on a staged file, instead of those of `access`.
-    pub mode: Option<u16>,
+    /// What programs said of it, where that counts more.
+    pub told: Facts,
+    /// Names that it has. Folders of a draft count themselves and those in them; others say 1, "not counted", so that
+    /// find(1) doesn't skip subfolders by their number.
+    pub links: u32,
     /// Bytes.
     pub size: u64,
     /// When it last changed, by the server's clock.

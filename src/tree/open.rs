@@ -3,16 +3,17 @@
 //! A published or committed file is read through `content/`; a file of a draft that is written becomes a staged one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-use super::names;
 use super::node::{Found, Node};
-use super::{Meaning, Tree};
+use super::{DOCUMENT, Facts, Meaning, Tree, control, names};
 use crate::content::{Identity, Reader};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, FilePlace, FileStatus, Md5, Owner, RecordId};
-use crate::staging::{Position, Staged};
+use crate::staging::{self, Position, Staged};
 
 /// What a program wants of a file.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +26,16 @@ pub struct Intent {
     pub exclusive: bool,
     /// The process that opens it: its close is the one that counts.
     pub process: u32,
+    /// Of a new file: what is to be remembered of it.
+    pub told: Facts,
 }
 
 /// An open file.
 pub enum Handle {
     /// A text made for this handle.
     Text(Bytes),
+    /// Commands that are written, and the answer to the last one.
+    Commands(Mutex<Bytes>),
     /// Bytes that the server has.
     Stored {
         /// Where they come from, and the state of this reader.
@@ -44,9 +49,40 @@ pub enum Handle {
     Staged {
         /// The file.
         staged: Arc<Staged>,
-        /// The process that opened it for writing; `None` for a reader.
-        writer: Option<u32>,
+        /// Who opened it for writing; `None` for a reader.
+        writer: Option<Writer>,
     },
+}
+
+/// Somebody who writes a staged file.
+pub struct Writer {
+    process: u32,
+    /// Closed by that process, and not written since; the handle is still there.
+    rests: AtomicBool,
+}
+
+impl Writer {
+    /// A writer who has not closed yet.
+    pub(super) fn new(process: u32) -> Self {
+        Writer {
+            process,
+            rests: AtomicBool::new(false),
+        }
+    }
+
+    /// It is about to write.
+    fn wake(&self, staged: &Staged) {
+        if self.rests.swap(false, Ordering::AcqRel) {
+            staged.wake();
+        }
+    }
+
+    /// Its process has closed it.
+    fn rest(&self, staged: &Staged) {
+        if !self.rests.swap(true, Ordering::AcqRel) {
+            staged.rest();
+        }
+    }
 }
 
 /// An open file, and how the kernel should treat it.
@@ -83,13 +119,13 @@ impl Tree {
                 direct: true,
                 ..Opened::plain(Handle::Text(self.status_text()))
             }),
-            Node::Document(owner) => {
-                let text = self.entry_of(owner)?.document.clone();
-                Ok(Opened {
-                    direct: true,
-                    ..Opened::plain(Handle::Text(text))
-                })
-            }
+            Node::Commands => Ok(Opened {
+                direct: true,
+                ..Opened::plain(Handle::Commands(Mutex::default()))
+            }),
+            Node::Document(Owner::Draft(id)) if intent.write => self.open_document(id, intent),
+            Node::Document(owner) => self.open_document_to_read(owner),
+            Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
             _ => Err(Error::call(libc::EISDIR)),
@@ -113,6 +149,13 @@ impl Tree {
                 .inspect_err(|_| self.forget(found.ino, 1))?;
             return Ok((found, opened));
         }
+        if path.is_empty() && name == DOCUMENT {
+            // It was unlinked on the way to discarding the draft, and is written anew.
+            let opened = self.open_document(draft, intent)?;
+            let node = Node::Document(Owner::Draft(draft.clone()));
+            let found = self.remember(&node, self.attributes_of(&node)?);
+            return Ok((found, opened));
+        }
         let key: Arc<str> = names::join(path, name).into();
         check_key(&key, name)?;
         let owner = Owner::Draft(draft.clone());
@@ -124,10 +167,15 @@ impl Tree {
             .iter()
             .all(|entry| entry.key != key);
         let staged = self.floors.staging.create(draft, &key, absent)?;
-        let found = self.remember(&Node::File(owner, key), self.staged_attributes(&staged));
+        let node = Node::File(owner, key);
+        self.floors.told.forget(&node);
+        self.floors.told.say(&node, intent.told.begun(), None);
+        self.floors.told.touch(&parent);
+        self.state.lock().titles.show_document(draft);
+        let found = self.remember(&node, self.staged_attributes(&node, &staged));
         let handle = Handle::Staged {
             staged,
-            writer: Some(intent.process),
+            writer: Some(Writer::new(intent.process)),
         };
         Ok((found, Opened::plain(handle)))
     }
@@ -135,21 +183,18 @@ impl Tree {
     /// Reads. Local bytes are answered at once, others when they are there; it never blocks for the network.
     pub fn read(self: &Arc<Self>, ino: u64, handle: &Handle, offset: u64, length: u32, reply: ReadReply) {
         match handle {
-            Handle::Text(text) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-                let end = start.saturating_add(length as usize).min(text.len());
-                reply(Ok(text[start..end].to_vec()));
-            }
+            Handle::Text(text) => reply(Ok(part(text, offset, length))),
+            Handle::Commands(answer) => reply(Ok(part(&answer.lock(), offset, length))),
             Handle::Staged {
                 staged,
                 writer: Some(_),
             } => reply(staged.read(offset, length)),
             Handle::Staged { staged, writer: None } => {
-                let owner = Owner::Draft(staged.draft().clone());
-                let place = FilePlace {
-                    owner,
-                    key: Arc::clone(staged.key()),
+                let staging::Place::File(key) = staged.place() else {
+                    return reply(staged.read(offset, length));
                 };
+                let owner = Owner::Draft(staged.draft().clone());
+                let place = FilePlace { owner, key };
                 match self.seen_now(ino, &place, staged.confirmed()) {
                     Now::Same => reply(staged.read(offset, length)),
                     Now::Written(newer) => reply(newer.read(offset, length)),
@@ -170,16 +215,17 @@ impl Tree {
         let Owner::Draft(draft) = &place.owner else {
             return Now::Same;
         };
-        if self.is_gone(ino) {
+        // By the number: it may have another name by now, and another file its name.
+        let Ok(Meaning::Here(Node::File(_, key))) = self.meaning(ino) else {
             return Now::Same;
-        }
-        if let Some(staged) = self.floors.staging.find(draft, &place.key) {
+        };
+        if let Some(staged) = self.floors.staging.find(draft, &key) {
             return Now::Written(staged);
         }
         let view = self.known_view(&place.owner);
         let entry = view
             .as_ref()
-            .and_then(|view| view.file(&place.key))
+            .and_then(|view| view.file(&key))
             .map(|file| &file.entry);
         match (entry, md5) {
             (Some(entry), Some(_)) if entry.status == FileStatus::Completed && entry.md5 != md5 => {
@@ -207,12 +253,40 @@ impl Tree {
     ///
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
-    pub fn write(&self, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
+    pub fn write(&self, ino: u64, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(_),
-            } => staged.write(position, bytes),
+                writer: Some(writer),
+            } => {
+                writer.wake(staged);
+                if let Ok(Meaning::Here(node)) = self.meaning(ino) {
+                    self.floors.told.written(&node);
+                }
+                staged.write(position, bytes)
+            }
+            Handle::Commands(answer) => {
+                let done = self.command(bytes);
+                *answer.lock() = control::answer(&done);
+                done
+            }
+            _ => Err(Error::call(libc::EBADF)),
+        }
+    }
+
+    /// fallocate(2): makes room, or holes.
+    ///
+    /// # Errors
+    /// `Call(EBADF)` if the file is not open to write; `Call(EOPNOTSUPP)` for what the local disk can't; `DiskFull`, `Local`.
+    pub fn allocate(&self, handle: &Handle, offset: u64, length: u64, flags: i32) -> Result<()> {
+        match handle {
+            Handle::Staged {
+                staged,
+                writer: Some(writer),
+            } => {
+                writer.wake(staged);
+                staged.allocate(offset, length, flags)
+            }
             _ => Err(Error::call(libc::EBADF)),
         }
     }
@@ -225,8 +299,14 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(opener),
-            } => self.floors.staging.flush(staged, *opener == process),
+                writer: Some(writer),
+            } => {
+                let by_opener = writer.process == process;
+                if by_opener {
+                    writer.rest(staged);
+                }
+                self.floors.staging.flush(staged, by_opener)
+            }
             _ => Ok(()),
         }
     }
@@ -250,8 +330,11 @@ impl Tree {
         match handle {
             Handle::Staged {
                 staged,
-                writer: Some(_),
-            } => self.floors.staging.release(staged),
+                writer: Some(writer),
+            } => {
+                writer.wake(staged);
+                self.floors.staging.release(staged)
+            }
             _ => Ok(()),
         }
     }
@@ -266,12 +349,10 @@ impl Tree {
         }
         match node {
             Node::File(Owner::Draft(_), _)
+            | Node::Document(Owner::Draft(_))
             | Node::Home(Owner::Draft(_))
-            | Node::Folder(Owner::Draft(_), _) => Ok(()),
-            Node::Document(_) => Err(Error::new(
-                Kind::Call(libc::EACCES),
-                "record.json can't be saved yet",
-            )),
+            | Node::Folder(Owner::Draft(_), _)
+            | Node::Commands => Ok(()),
             _ => Err(Error::call(libc::EPERM)),
         }
     }
@@ -326,7 +407,7 @@ impl Tree {
         let staged = self.stage(draft, key, intent.truncate)?;
         Ok(Opened::plain(Handle::Staged {
             staged,
-            writer: Some(intent.process),
+            writer: Some(Writer::new(intent.process)),
         }))
     }
 
@@ -389,13 +470,20 @@ impl Tree {
 }
 
 impl Opened {
-    fn plain(handle: Handle) -> Self {
+    pub(super) fn plain(handle: Handle) -> Self {
         Opened {
             handle: Arc::new(handle),
             keep_cache: false,
             direct: false,
         }
     }
+}
+
+/// A part of a text; shorter at its end.
+fn part(text: &[u8], offset: u64, length: u32) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let end = start.saturating_add(length as usize).min(text.len());
+    text[start..end].to_vec()
 }
 
 /// What a file is by now.

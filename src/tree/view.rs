@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::names::{self, Item, Layout};
 use super::node::{Attributes, Node};
-use super::{DOCUMENT, Tree};
+use super::{DOCUMENT, REASONS, REJECTED, Tree};
 use crate::catalog::{self, FileList};
 use crate::error::{Error, Result};
 use crate::repository::model::{FileEntry, FileStatus, Owner, RecordId};
@@ -65,6 +65,38 @@ impl View {
     /// Whether a folder has no entries.
     pub(super) fn is_empty_folder(&self, path: &str) -> bool {
         self.layout.folder(path).is_some_and(names::Folder::is_empty)
+    }
+
+    /// How many folders are in a folder.
+    pub(super) fn count_folders(&self, path: &str) -> u32 {
+        let folder = self.layout.folder(path).into_iter().flatten();
+        let count = folder.filter(|(_, item)| matches!(item, Item::Folder)).count();
+        u32::try_from(count).unwrap_or(u32::MAX - 2)
+    }
+
+    /// The keys of all files in a folder and below.
+    ///
+    /// # Errors
+    /// `Call(EXDEV)` if one of them is not shown as it is: then its new key can't be told from the new name.
+    pub(super) fn keys_below(&self, path: &str) -> Result<Vec<Arc<str>>> {
+        let mut keys = Vec::new();
+        let mut folders = vec![path.to_owned()];
+        while let Some(path) = folders.pop() {
+            for (name, item) in self.layout.folder(&path).into_iter().flatten() {
+                let path = names::join(&path, name);
+                match item {
+                    Item::Folder => folders.push(path),
+                    Item::File(index) => {
+                        let key = &self.files[*index].entry.key;
+                        if **key != *path {
+                            return Err(Error::call(libc::EXDEV));
+                        }
+                        keys.push(Arc::clone(key));
+                    }
+                }
+            }
+        }
+        Ok(keys)
     }
 
     /// The node a name in a folder stands for.
@@ -127,6 +159,33 @@ impl Views {
             .entry(draft.clone())
             .or_default()
             .insert(path.to_owned());
+        state.epoch += 1;
+    }
+
+    /// Gives such a folder, and those in it, another name. There is one of that name then, whatever was there.
+    pub(super) fn rename_folder(&self, draft: &RecordId, from: &str, to: &str) {
+        let mut state = self.state.lock();
+        let folders = state.folders.entry(draft.clone()).or_default();
+        let moved: Vec<(String, String)> = folders
+            .iter()
+            .filter_map(|path| {
+                let rest = path.strip_prefix(from)?;
+                (rest.is_empty() || rest.starts_with('/')).then(|| (path.clone(), format!("{to}{rest}")))
+            })
+            .collect();
+        for (old, new) in moved {
+            folders.remove(&old);
+            folders.insert(new);
+        }
+        folders.insert(to.to_owned());
+        state.epoch += 1;
+    }
+
+    /// A draft is gone.
+    pub(super) fn forget(&self, draft: &RecordId) {
+        let mut state = self.state.lock();
+        state.folders.remove(draft);
+        state.made.pop(&Owner::Draft(draft.clone()));
         state.epoch += 1;
     }
 
@@ -199,7 +258,13 @@ impl Tree {
                 &BTreeSet::new(),
                 &[],
             ),
-            Owner::Draft(id) => View::new(self.draft_files(id, &list), &folders, &[DOCUMENT]),
+            Owner::Draft(id) => {
+                let reserved: &[&str] = match self.floors.staging.rejected(id) {
+                    Some(_) => &[DOCUMENT, REJECTED, REASONS],
+                    None => &[DOCUMENT],
+                };
+                View::new(self.draft_files(id, &list), &folders, reserved)
+            }
         });
         let made = Made {
             view: Arc::clone(&view),
@@ -211,19 +276,21 @@ impl Tree {
         view
     }
 
-    /// What the server has completed, and what is staged here. Pending entries can't be read and are not shown.
+    /// What the server has completed, and what is staged here. Pending entries can't be read and are not shown, nor is
+    /// what was renamed and is deleted under its old key soon.
     fn draft_files(&self, draft: &RecordId, list: &FileList) -> Vec<File> {
         let staged = self.floors.staging.of_draft(draft);
-        let is_staged = |key: &str| staged.iter().any(|staged| **staged.key() == *key);
+        let mut hidden = self.floors.staging.left(draft);
+        hidden.extend(staged.iter().map(|staged| staged.key()));
         let mut files: Vec<File> = list
             .iter()
-            .filter(|entry| entry.status == FileStatus::Completed && !is_staged(&entry.key))
+            .filter(|entry| entry.status == FileStatus::Completed && !hidden.contains(&entry.key))
             .cloned()
             .map(|entry| File { entry, staged: None })
             .collect();
         files.extend(staged.into_iter().map(|staged| File {
             entry: FileEntry {
-                key: Arc::clone(staged.key()),
+                key: staged.key(),
                 size: None,
                 md5: None,
                 mimetype: None,
@@ -255,16 +322,17 @@ impl Tree {
                 own("drafts", Node::Drafts),
                 own("records", Node::Records),
             ],
-            Node::Control => vec![own("status.json", Node::Status)],
+            Node::Control => vec![own("control", Node::Commands), own("status.json", Node::Status)],
             Node::Records => self.list_records()?,
             Node::Drafts => self.list_drafts()?,
             Node::Home(owner @ Owner::Record(_)) => {
                 let entry = self.entry_of(owner)?;
+                let files = Node::Folder(owner.clone(), "".into());
                 vec![
                     Line {
                         name: "files".to_owned(),
-                        node: Node::Folder(owner.clone(), "".into()),
-                        attributes: self.folder_attributes(owner, &entry),
+                        attributes: self.folder_attributes(&files, &entry),
+                        node: files,
                     },
                     self.document_line(owner, &entry),
                 ]
@@ -272,22 +340,48 @@ impl Tree {
             Node::Home(owner @ Owner::Draft(_)) => {
                 let entry = self.entry_of(owner)?;
                 let mut lines = self.list_view(owner, "", &entry)?;
-                lines.push(self.document_line(owner, &entry));
+                for (name, node) in [
+                    (REJECTED, Node::Rejected(owner.id().clone())),
+                    (REASONS, Node::Reasons(owner.id().clone())),
+                ] {
+                    if let Ok(attributes) = self.rejected_attributes(&node, owner.id()) {
+                        lines.push(Line {
+                            name: name.to_owned(),
+                            node,
+                            attributes,
+                        });
+                    }
+                }
+                // The last: `rm -r` unlinks it when all else is gone.
+                if !self.is_document_hidden(owner) {
+                    lines.push(self.document_line(owner, &entry));
+                }
                 lines
             }
             Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
-            Node::Concept(_) | Node::Status | Node::Document(_) | Node::File(..) => {
-                return Err(Error::call(libc::ENOTDIR));
-            }
+            Node::Concept(_)
+            | Node::Status
+            | Node::Commands
+            | Node::Document(_)
+            | Node::Rejected(_)
+            | Node::Reasons(_)
+            | Node::File(..) => return Err(Error::call(libc::ENOTDIR)),
         };
         Ok(Listing { lines })
     }
 
     fn document_line(&self, owner: &Owner, entry: &catalog::Entry) -> Line {
         let node = Node::Document(owner.clone());
+        let staged = match owner {
+            Owner::Draft(id) => self.floors.staging.document(id),
+            Owner::Record(_) => None,
+        };
         Line {
             name: DOCUMENT.to_owned(),
-            attributes: self.entry_attributes(&node, entry),
+            attributes: match staged {
+                Some(staged) => self.staged_attributes(&node, &staged),
+                None => self.entry_attributes(&node, entry),
+            },
             node,
         }
     }
@@ -320,8 +414,9 @@ impl Tree {
             .filter_map(|id| {
                 let entry = self.floors.catalog.known_draft(&id)?;
                 let node = Node::Home(Owner::Draft(id.clone()));
+                let title = self.state.lock().titles.title_of(&id).cloned();
                 Some(Line {
-                    name: id.to_string(),
+                    name: title.unwrap_or_else(|| id.to_string()),
                     attributes: self.entry_attributes(&node, &entry),
                     node,
                 })
@@ -351,21 +446,24 @@ impl Tree {
             .ok_or_else(|| Error::call(libc::ENOENT))?;
         Ok(folder
             .iter()
-            .map(|(name, item)| Line {
-                name: name.clone(),
-                node: view.node(owner, path, name, item),
-                attributes: match item {
-                    Item::Folder => self.folder_attributes(owner, entry),
-                    Item::File(index) => self.line_attributes(owner, entry, &view.files[*index]),
-                },
+            .map(|(name, item)| {
+                let node = view.node(owner, path, name, item);
+                Line {
+                    name: name.clone(),
+                    attributes: match item {
+                        Item::Folder => self.folder_attributes(&node, entry),
+                        Item::File(index) => self.line_attributes(&node, owner, entry, &view.files[*index]),
+                    },
+                    node,
+                }
             })
             .collect())
     }
 
-    fn line_attributes(&self, owner: &Owner, entry: &catalog::Entry, file: &File) -> Attributes {
+    fn line_attributes(&self, node: &Node, owner: &Owner, entry: &catalog::Entry, file: &File) -> Attributes {
         match self.staged_now(owner, file) {
-            Some(staged) => self.staged_attributes(&staged),
-            None => self.file_attributes(owner, entry, file),
+            Some(staged) => self.staged_attributes(node, &staged),
+            None => self.file_attributes(node, owner, entry, file),
         }
     }
 

@@ -1,0 +1,212 @@
+//! rename(2): within a draft. The server can't rename, so a committed file is brought here, sent under its new key and
+//! then deleted under the old one, which `staging/` sees to; files that are not sent yet just change their key.
+
+use std::sync::Arc;
+
+use super::node::{Node, Orphan};
+use super::open::check_key;
+use super::{DOCUMENT, Tree, names};
+use crate::error::{Error, Result};
+use crate::repository::model::{Owner, RecordId};
+use crate::staging::{Moved, Place, Staged};
+
+impl Tree {
+    /// Gives something in a draft another name, or a draft another title. With `only_new`, nothing is replaced.
+    ///
+    /// # Errors
+    /// `Published`; `Call` with the usual errno, `EXDEV` between drafts; why the server refuses the file under its new
+    /// name; what kept the repository from answering.
+    pub fn rename(&self, from: (u64, &str), to: (u64, &str), only_new: bool) -> Result<()> {
+        let (parent, new_parent) = (self.place(from.0)?, self.place(to.0)?);
+        if matches!((&parent, &new_parent), (Node::Drafts, Node::Drafts)) {
+            if self.rules.read_only {
+                return Err(Error::call(libc::EROFS));
+            }
+            return self.rename_draft(from.1, to.1);
+        }
+        let (draft, path) = self.draft_folder(&parent)?;
+        let (new_draft, new_path) = self.draft_folder(&new_parent)?;
+        if draft != new_draft {
+            return Err(Error::call(libc::EXDEV));
+        }
+        let node = self
+            .child(&parent, from.1)?
+            .ok_or_else(|| Error::call(libc::ENOENT))?;
+        let target = self.child(&new_parent, to.1)?;
+        if target.as_ref() == Some(&node) {
+            return Ok(());
+        }
+        if only_new && target.is_some() {
+            return Err(Error::call(libc::EEXIST));
+        }
+        let key = names::join(new_path, to.1);
+        check_key(&key, to.1)?;
+        let is_document = key == DOCUMENT;
+        match (&node, &target) {
+            (Node::File(..) | Node::Document(_), Some(Node::Folder(..))) => {
+                return Err(Error::call(libc::EISDIR));
+            }
+            (Node::Folder(..), Some(Node::Folder(owner, path))) => {
+                let is_empty = self.view(owner)?.is_empty_folder(path);
+                is_empty
+                    .then_some(())
+                    .ok_or_else(|| Error::call(libc::ENOTEMPTY))?;
+            }
+            (Node::Folder(..), Some(_)) => return Err(Error::call(libc::ENOTDIR)),
+            (_, Some(Node::Rejected(_) | Node::Reasons(_))) => return Err(Error::call(libc::EPERM)),
+            _ => {}
+        }
+        let moved = match &node {
+            Node::File(_, old) if is_document => vec![self.rename_to_document(draft, old)?],
+            Node::File(_, old) => vec![self.rename_file(draft, old, &key.as_str().into())?],
+            Node::Document(_) => {
+                let staged = self.copy_document(draft, &key.as_str().into())?;
+                return self.floors.staging.release(&staged);
+            }
+            Node::Folder(_, old) if !is_document => self.rename_folder(draft, old, &key)?,
+            _ => return Err(Error::call(libc::EPERM)),
+        };
+        for (path, folder) in [(path, &parent), (new_path, &new_parent)] {
+            // A folder stays when its last file goes.
+            if !path.is_empty() {
+                self.views.add_folder(draft, path);
+            }
+            self.floors.told.touch(folder);
+        }
+        let deadline = self.floors.staging.patience();
+        moved
+            .iter()
+            .try_for_each(|moved| self.floors.staging.wait_for(moved, deadline))
+    }
+
+    fn rename_file(&self, draft: &RecordId, old: &Arc<str>, new: &Arc<str>) -> Result<Moved> {
+        let staged = self.stage(draft, old, false)?;
+        let moved = self.move_staged(draft, &staged, old, new);
+        self.floors.staging.release(&staged)?;
+        moved
+    }
+
+    /// Moves a staged file of which the caller is a writer.
+    fn move_staged(
+        &self,
+        draft: &RecordId,
+        staged: &Arc<Staged>,
+        old: &Arc<str>,
+        new: &Arc<str>,
+    ) -> Result<Moved> {
+        let owner = Owner::Draft(draft.clone());
+        let area = &self.floors.staging;
+        let (node, target) = (
+            Node::File(owner.clone(), Arc::clone(old)),
+            Node::File(owner.clone(), Arc::clone(new)),
+        );
+        let replaced = area.find(draft, new);
+        let attributes = self.attributes_of(&target).ok();
+        let was_there = area.hold(staged)? || self.is_listed(&owner, old);
+        let is_there = self.is_listed(&owner, new)
+            || area.left(draft).contains(new)
+            || replaced
+                .as_ref()
+                .is_some_and(|replaced| area.may_be_on_server(replaced));
+        let moved = area.rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)?;
+        let mut state = self.state.lock();
+        if let Some(mut attributes) = attributes {
+            attributes.links = 0;
+            state.inodes.orphan(
+                &target,
+                Orphan {
+                    staged: replaced,
+                    attributes,
+                },
+            );
+        }
+        state.inodes.rename(&node, target.clone());
+        drop(state);
+        self.floors.told.rename(&node, &target);
+        Ok(moved)
+    }
+
+    /// What an editor wrote beside `record.json` becomes it: it is saved.
+    fn rename_to_document(&self, draft: &RecordId, old: &Arc<str>) -> Result<Moved> {
+        let owner = Owner::Draft(draft.clone());
+        let area = &self.floors.staging;
+        let entry = self.floors.catalog.draft(draft)?;
+        let base = self.document_base(draft, &entry);
+        let staged = self.stage(draft, old, false)?;
+        let renamed = area.hold(&staged).and_then(|was_there| {
+            let was_there = was_there || self.is_listed(&owner, old);
+            area.rename(&staged, Place::Document, was_there, true, Some(base))
+        });
+        if renamed.is_ok() {
+            let (node, target) = (
+                Node::File(owner.clone(), Arc::clone(old)),
+                Node::Document(owner.clone()),
+            );
+            let attributes = self.entry_attributes(&target, &entry);
+            let mut state = self.state.lock();
+            state.inodes.orphan(
+                &target,
+                Orphan {
+                    staged: None,
+                    attributes,
+                },
+            );
+            state.inodes.rename(&node, target);
+            state.titles.show_document(draft);
+            drop(state);
+            self.floors.told.forget(&node);
+        }
+        area.release(&staged)?;
+        renamed
+    }
+
+    /// A folder is a part of its files' keys: each of them is renamed. First all are brought here, which may fail and
+    /// changes nothing; then each has its new name.
+    fn rename_folder(&self, draft: &RecordId, old: &str, new: &str) -> Result<Vec<Moved>> {
+        let owner = Owner::Draft(draft.clone());
+        let area = &self.floors.staging;
+        let keys = self.view(&owner)?.keys_below(old)?;
+        let mut held: Vec<Arc<Staged>> = Vec::new();
+        let mut moved = Vec::new();
+        let result = (|| -> Result<()> {
+            for key in &keys {
+                let renamed = format!("{new}{}", &key[old.len()..]);
+                let (_, name) = names::split(&renamed);
+                check_key(&renamed, name)?;
+                held.push(self.stage(draft, key, false)?);
+            }
+            for (key, staged) in keys.iter().zip(&held) {
+                let renamed = format!("{new}{}", &key[old.len()..]);
+                moved.push(self.move_staged(draft, staged, key, &renamed.into())?);
+            }
+            Ok(())
+        })();
+        if result.is_ok() {
+            self.views.rename_folder(draft, old, new);
+            self.floors.told.rename_folder(draft, old, new);
+            let mut state = self.state.lock();
+            // An empty folder that was in the way.
+            state.inodes.detach(&Node::Folder(owner.clone(), Arc::from(new)));
+            let renamed: Vec<(Node, Node)> = state
+                .inodes
+                .nodes()
+                .filter_map(|node| Some((node.clone(), node.moved(draft, old, new)?)))
+                .collect();
+            for (from, to) in renamed {
+                state.inodes.rename(&from, to);
+            }
+        }
+        for staged in &held {
+            area.release(staged)?;
+        }
+        result.map(|()| moved)
+    }
+
+    /// Whether the server may have something under a key.
+    fn is_listed(&self, owner: &Owner, key: &str) -> bool {
+        self.floors
+            .catalog
+            .known_files(owner)
+            .is_none_or(|files| files.iter().any(|entry| *entry.key == *key))
+    }
+}
