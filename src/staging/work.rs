@@ -16,6 +16,7 @@ use super::turns::{Snapshot, Upload, is_final};
 use super::upload::{self, Known};
 use super::{LONGEST_STOP, News, Shared};
 use crate::error::{Error, Kind, Result};
+use crate::repository::Way;
 use crate::repository::model::{Md5, RecordId};
 
 /// The first pause after a failed upload; it doubles up to [`LONGEST_PAUSE`].
@@ -56,11 +57,17 @@ impl Shared {
 
     /// Announces new files together; their bytes come one by one.
     fn announce(self: &Arc<Self>, draft: &RecordId, taken: &[(Spot, Ticket)]) {
-        let wanted: Vec<&Ticket> = taken
+        // What goes in parts is announced as such, by its own upload. As `Absent` it would come back here.
+        let (wanted, in_parts): (Vec<&Ticket>, Vec<&Ticket>) = taken
             .iter()
             .map(|(_, ticket)| ticket)
             .filter(|ticket| matches!(ticket.task, Task::Send { turn, .. } if ticket.staged.waits_for(turn)))
-            .collect();
+            .partition(|ticket| self.repository.way(ticket.staged.facts().size) == Way::Whole);
+        self.queue
+            .push_first(in_parts.into_iter().map(|ticket| ticket.with(Known::Nothing)));
+        if wanted.is_empty() {
+            return;
+        }
         let keys: Vec<Arc<str>> = wanted.iter().map(|ticket| ticket.staged.key()).collect();
         let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
         let known = match self.repository.start_files(draft, &keys) {
