@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use md5::{Digest, Md5 as Hasher};
 
+use super::crash::{Point, point};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, FileStatus, Md5, RecordId};
 use crate::repository::{Repository, Upload};
@@ -142,13 +143,19 @@ fn clear(repository: &Repository, job: &Job<'_>) -> Result<Next> {
     match repository.delete_file(job.draft, job.key) {
         // Somebody else was faster.
         Err(error) if error.kind() == Kind::NotFound => Ok(Next::Go(Step::Start)),
-        removed => removed.map(|()| Next::Go(Step::Start)),
+        removed => removed.map(|()| {
+            point(Point::Cleared);
+            Next::Go(Step::Start)
+        }),
     }
 }
 
 fn start(repository: &Repository, job: &Job<'_>) -> Result<Next> {
     match repository.start_files(job.draft, &[job.key]) {
-        Ok(_) => Ok(Next::Go(Step::Send)),
+        Ok(_) => {
+            point(Point::Started);
+            Ok(Next::Go(Step::Send))
+        }
         // "File with key … already exists.": somebody was faster, or an earlier try of ours got further than we saw.
         Err(error)
             if error
@@ -169,7 +176,10 @@ fn send(repository: &Repository, job: &Job<'_>) -> Result<Next> {
         cancelled: job.cancelled,
     };
     match repository.put_content(job.draft, job.key, upload) {
-        Ok(md5) => Ok(Next::Go(Step::Commit(md5))),
+        Ok(md5) => {
+            point(Point::Sent);
+            Ok(Next::Go(Step::Commit(md5)))
+        }
         Err(error) if error.kind() == Kind::NotFound => Ok(Next::Surprise(error)),
         Err(error) => Err(error),
     }
@@ -177,7 +187,10 @@ fn send(repository: &Repository, job: &Job<'_>) -> Result<Next> {
 
 fn commit(repository: &Repository, job: &Job<'_>, md5: Md5) -> Result<Next> {
     match repository.commit_file(job.draft, job.key) {
-        Ok(entry) => Ok(Next::Go(Step::Compare(md5, entry))),
+        Ok(entry) => {
+            point(Point::Committed);
+            Ok(Next::Go(Step::Compare(md5, entry)))
+        }
         // The PUT answered 200, but the server had dropped the entry (API notes, section 3).
         Err(error) if error.kind() == Kind::NotFound => Ok(Next::Surprise(error)),
         Err(error) => Err(error),
