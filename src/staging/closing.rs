@@ -122,6 +122,24 @@ impl Staged {
         self.sync().map(|()| Closing::Nothing)
     }
 
+    /// Of a new file that is closed and empty, writes down that a restart is to send it: this may have been its only
+    /// close, and the end of its handle comes later. The next write takes that back.
+    pub(super) fn note_empty(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let may_be_over = self.active.load(Ordering::Acquire) == 0
+            && inner.size == 0
+            && inner.dirty
+            && !inner.unlinked
+            && inner.closed.is_none()
+            && inner.broken.is_none();
+        if may_be_over && self.nature() != Nature::Junk {
+            self.space.journal.write(&self.entry(&inner, State::Closed))?;
+            // As if there were none: the next write notes that it is open.
+            inner.noted = None;
+        }
+        Ok(())
+    }
+
     /// Junk is nobody's work: no sync, no upload. What was meant for the server before it got this name is kept.
     fn close_junk(&self, inner: &mut Inner) -> Result<()> {
         inner.keep |= inner.closed.is_some();

@@ -277,6 +277,7 @@ impl Area {
         self.shared.enqueue_closing(staged, closing);
         match closing {
             Closing::Send(turn) => staged.wait(turn, Instant::now() + self.shared.close_wait),
+            Closing::Nothing if !self.may_be_on_server(staged) => staged.note_empty(),
             Closing::Nothing | Closing::SendLater(_) => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::crash::{Point, point};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, FileStatus, Md5, RecordId};
 use crate::repository::{Layout, Multipart, Repository, Upload, Way, md5_of};
@@ -169,7 +170,10 @@ fn clear(repository: &Repository, job: &Job<'_>) -> Result<Next> {
     match repository.delete_file(job.draft, job.key) {
         // Somebody else was faster.
         Err(error) if error.kind() == Kind::NotFound => Ok(start_next(repository, job)),
-        removed => removed.map(|()| start_next(repository, job)),
+        removed => removed.map(|()| {
+            point(Point::Cleared);
+            start_next(repository, job)
+        }),
     }
 }
 
@@ -184,7 +188,10 @@ fn start(repository: &Repository, job: &Job<'_>, way: Way) -> Result<Next> {
         Way::Parts(layout) => start_parts(repository, job, layout),
     };
     match started {
-        Ok(step) => Ok(Next::Go(step)),
+        Ok(step) => {
+            point(Point::Started);
+            Ok(Next::Go(step))
+        }
         // "File with key … already exists.": somebody was faster, or an earlier try of ours got further than we saw.
         Err(error)
             if error
@@ -216,8 +223,15 @@ fn send(repository: &Repository, job: &Job<'_>) -> Result<Next> {
 }
 
 fn send_parts(repository: &Repository, job: &Job<'_>, multipart: &Multipart) -> Result<Next> {
-    let sent = repository.put_parts(multipart, &upload_of(job, &told(job)));
-    after_sending(repository, job, Way::Parts(multipart.layout()), sent)
+    let layout = multipart.layout();
+    let told = |sent| {
+        job.sent.store(sent, Ordering::Relaxed);
+        if sent > layout.part_size() {
+            point(Point::PartSent);
+        }
+    };
+    let sent = repository.put_parts(multipart, &upload_of(job, &told));
+    after_sending(repository, job, Way::Parts(layout), sent)
 }
 
 fn told(job: &Job<'_>) -> impl Fn(u64) + Sync {
@@ -235,7 +249,10 @@ fn upload_of<'a>(job: &'a Job<'_>, progress: &'a (dyn Fn(u64) + Sync)) -> Upload
 
 fn after_sending(repository: &Repository, job: &Job<'_>, way: Way, sent: Result<Md5>) -> Result<Next> {
     match sent {
-        Ok(md5) => Ok(Next::Go(Step::Commit(md5))),
+        Ok(md5) => {
+            point(Point::Sent);
+            Ok(Next::Go(Step::Commit(md5)))
+        }
         Err(error) if error.kind() == Kind::NotFound => Ok(Next::Surprise(error)),
         Err(error) => another_way(repository, job, way, error),
     }
@@ -254,7 +271,10 @@ fn another_way(repository: &Repository, job: &Job<'_>, refused: Way, error: Erro
 
 fn commit(repository: &Repository, job: &Job<'_>, md5: Md5) -> Result<Next> {
     match repository.commit_file(job.draft, job.key) {
-        Ok(entry) => Ok(Next::Go(Step::Compare(md5, entry))),
+        Ok(entry) => {
+            point(Point::Committed);
+            Ok(Next::Go(Step::Compare(md5, entry)))
+        }
         // The PUT answered 200, but the server had dropped the entry (API notes, section 3).
         Err(error) if error.kind() == Kind::NotFound => Ok(Next::Surprise(error)),
         Err(error) => Err(error),

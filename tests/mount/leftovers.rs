@@ -16,7 +16,7 @@ use rdmfs::status::UploadState;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{LONG, Mount, close, draft, errno, how, mount, names, noise, shell, until};
+use crate::support::{LONG, Mount, close, draft, ended, errno, how, kill, mount, names, noise, shell, until};
 
 /// A mount whose close() does not wait.
 fn hasty(sandbox: &Sandbox) -> Mount {
@@ -33,22 +33,6 @@ fn out_of_order(sandbox: &Sandbox) -> FaultId {
 
 fn stored(sandbox: &Sandbox, draft: &str, key: &str) -> Option<Vec<u8>> {
     sandbox.draft_file(draft, key).map(|file| file.bytes())
-}
-
-/// Waits until a mount that was ended in another way than by `rdmfs unmount` is gone; returns its folder.
-fn ended(mut mount: Mount) -> TempDir {
-    let process = PathBuf::from(format!("/proc/{}", mount.worker()));
-    let place = mount.folder.path().display().to_string();
-    until("the mount is gone", || {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        !mounts.contains(&place) && !process.exists()
-    });
-    std::mem::replace(&mut mount.folder, tempfile::tempdir().unwrap())
-}
-
-fn kill(mount: &Mount) {
-    let worker = Pid::from_raw(i32::try_from(mount.worker()).unwrap()).unwrap();
-    kill_process(worker, Signal::KILL).unwrap();
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Plan {
     folder: Option<TempDir>,
     /// As another user than the one who runs the tests.
     user: Option<u32>,
+    /// What else its processes find in their environment.
+    environment: Vec<(String, String)>,
 }
 
 /// A mount of this sandbox with the token of alice.
@@ -55,6 +57,7 @@ pub fn how(url: &str) -> Plan {
         arguments: Vec::new(),
         folder: None,
         user: None,
+        environment: Vec::new(),
     }
 }
 
@@ -77,6 +80,11 @@ impl Plan {
 
     pub fn user(mut self, user: u32) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -109,6 +117,7 @@ impl Plan {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", folder.path())
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.path().join("log")).unwrap());
@@ -150,8 +159,13 @@ impl Mount {
 
     /// What the mount says about itself.
     pub fn status(&self) -> Status {
-        let text = fs::read(self.path(".rdmfs/status.json")).unwrap();
-        serde_json::from_slice(&text).unwrap()
+        self.status_if_alive().unwrap()
+    }
+
+    /// What the mount says about itself, or why it can't.
+    pub fn status_if_alive(&self) -> std::io::Result<Status> {
+        let text = fs::read(self.path(".rdmfs/status.json"))?;
+        Ok(serde_json::from_slice(&text).unwrap())
     }
 
     /// Waits until the status is as wanted.
@@ -214,6 +228,23 @@ impl Drop for Mount {
         }
         let _ = self.guardian.wait();
     }
+}
+
+/// Lets a mount's worker die as it does of a crash.
+pub fn kill(mount: &Mount) {
+    let worker = Pid::from_raw(i32::try_from(mount.worker()).unwrap()).unwrap();
+    kill_process(worker, Signal::KILL).unwrap();
+}
+
+/// Waits until a mount that was ended in another way than by `rdmfs unmount` is gone; returns its folder.
+pub fn ended(mut mount: Mount) -> TempDir {
+    let process = PathBuf::from(format!("/proc/{}", mount.worker()));
+    let place = mount.folder.path().display().to_string();
+    until("the mount is gone", || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        !mounts.contains(&place) && !process.exists()
+    });
+    std::mem::replace(&mut mount.folder, tempfile::tempdir().unwrap())
 }
 
 /// Runs a command line in a shell and returns what it printed; panics if it fails.

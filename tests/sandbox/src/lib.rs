@@ -247,6 +247,12 @@ impl Sandbox {
         entries.map(|entry| entry.key.clone()).collect()
     }
 
+    /// The metadata of a draft as it is stored, if the draft exists.
+    pub fn draft_metadata(&self, draft: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let store = self.app.store.lock();
+        Some(store.drafts.get(draft)?.metadata.clone())
+    }
+
     /// Requests being served now.
     pub fn in_flight(&self) -> usize {
         self.app.traffic.in_flight()
