@@ -125,11 +125,17 @@ impl Shared {
         let error = error.during(format_args!("upload {} to draft {}", staged.key(), staged.draft));
         self.board.post(&error);
         if is_final(error.kind()) || (staged.place() == Place::Document && error.kind() == Kind::Changed) {
+            // First the place, then the state: whoever waits for it looks for what was rejected next.
+            let is_document = staged.place() == Place::Document;
+            if is_document {
+                self.put_rejected(staged);
+            }
             if staged.advance(snapshot.turn, Upload::Refused(error.clone())) {
                 staged.journal_refusal(&error);
-                if staged.place() == Place::Document {
-                    self.put_rejected(staged);
-                }
+            } else if is_document {
+                // It was written again at the last moment.
+                self.files.lock().take_back(staged);
+                self.changed();
             }
             return;
         }
