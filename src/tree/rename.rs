@@ -58,8 +58,11 @@ impl Tree {
         let moved = match &node {
             Node::File(_, old) if is_document => vec![self.rename_to_document(draft, old)?],
             Node::File(_, old) => vec![self.rename_file(draft, old, &key.as_str().into())?],
-            Node::Document(_) => {
+            Node::Document(owner) => {
                 let staged = self.copy_document(draft, &key.as_str().into())?;
+                // To the kernel it has moved: what it finds under the new name is the copy, under the old one something new.
+                let copy = Node::File(owner.clone(), key.as_str().into());
+                self.state.lock().inodes.rename(&node, copy);
                 return self.floors.staging.release(&staged);
             }
             Node::Folder(_, old) if !is_document => self.rename_folder(draft, old, &key)?,
