@@ -56,6 +56,7 @@ impl Tree {
             .inodes
             .orphan(&node, Orphan { staged, attributes });
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.touch(&parent);
         Ok(())
     }
@@ -97,6 +98,7 @@ impl Tree {
         self.views.add_folder(draft, &path);
         let node = Node::Folder(Owner::Draft(draft.clone()), path.into());
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.say(&node, told.begun(), None);
         self.floors.told.touch(&parent);
         Ok(self.remember(&node, self.attributes_of(&node)?))
@@ -124,6 +126,7 @@ impl Tree {
         self.views.remove_folder(draft, path);
         self.state.lock().inodes.detach(&node);
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.touch(&parent);
         // The folder above may have been there only because of this one.
         if let Some((draft, above)) = parent.draft_folder()

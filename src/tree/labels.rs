@@ -21,8 +21,11 @@ use crate::status::UploadState;
 
 /// What programs set.
 pub(super) struct Labels {
-    set: Mutex<LruCache<Node, Vec<(String, Vec<u8>)>>>,
+    set: Mutex<LruCache<Node, Vec<Label>>>,
 }
+
+/// A name and its value.
+type Label = (String, Vec<u8>);
 
 /// Things whose labels are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -41,6 +44,36 @@ impl Default for Labels {
     fn default() -> Self {
         Labels {
             set: Mutex::new(LruCache::new(KEPT)),
+        }
+    }
+}
+
+impl Labels {
+    /// The thing is gone: another one of its name is another one.
+    pub(super) fn forget(&self, node: &Node) {
+        self.set.lock().pop(node);
+    }
+
+    /// The thing has another name.
+    pub(super) fn rename(&self, from: &Node, to: &Node) {
+        let mut set = self.set.lock();
+        set.pop(to);
+        if let Some(labels) = set.pop(from) {
+            set.put(to.clone(), labels);
+        }
+    }
+
+    /// A folder has another name; its files had theirs before.
+    pub(super) fn rename_folder(&self, draft: &RecordId, from: &str, to: &str) {
+        let mut set = self.set.lock();
+        let moved: Vec<(Node, Node)> = set
+            .iter()
+            .filter_map(|(node, _)| Some((node.clone(), node.moved(draft, from, to)?)))
+            .collect();
+        for (from, to) in moved {
+            if let Some(labels) = set.pop(&from) {
+                set.put(to, labels);
+            }
         }
     }
 }
@@ -134,7 +167,7 @@ impl Tree {
         }
     }
 
-    fn labels_of(&self, node: &Node) -> Result<Vec<(String, Vec<u8>)>> {
+    fn labels_of(&self, node: &Node) -> Result<Vec<Label>> {
         let mut labels = Vec::new();
         let mut say = |name: &str, value: &str| {
             if !value.is_empty() {

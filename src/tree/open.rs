@@ -137,6 +137,7 @@ impl Tree {
         let staged = self.floors.staging.create(draft, &key, absent)?;
         let node = Node::File(owner, key);
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.say(&node, intent.told.begun(), None);
         self.floors.told.touch(&parent);
         let found = self.remember(&node, self.staged_attributes(&node, &staged));

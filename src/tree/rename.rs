@@ -124,6 +124,7 @@ impl Tree {
         state.inodes.rename(&node, target.clone());
         drop(state);
         self.floors.told.rename(&node, &target);
+        self.labels.rename(&node, &target);
         Ok(moved)
     }
 
@@ -156,6 +157,7 @@ impl Tree {
             state.titles.show_document(draft);
             drop(state);
             self.floors.told.forget(&node);
+            self.labels.forget(&node);
         }
         area.release(&staged)?;
         renamed
@@ -185,6 +187,7 @@ impl Tree {
         if result.is_ok() {
             self.views.rename_folder(draft, old, new);
             self.floors.told.rename_folder(draft, old, new);
+            self.labels.rename_folder(draft, old, new);
             let mut state = self.state.lock();
             // An empty folder that was in the way.
             state.inodes.detach(&Node::Folder(owner.clone(), Arc::from(new)));
