@@ -105,6 +105,7 @@ impl Staged {
                 self.space.journal.remove_data(self.id, old.generation);
             }
             inner.noted = Some(inner.synced);
+            inner.complete = inner.written;
             inner.dirty = false;
             inner.keep = false;
             inner.tries = 0;
@@ -140,6 +141,7 @@ impl Staged {
             self.space.journal.remove_data(self.id, old.generation);
         }
         inner.noted = Some(inner.written);
+        inner.complete = inner.written;
         inner.dirty = false;
         inner.upload = Upload::Local;
         Ok(())
@@ -150,7 +152,8 @@ impl Staged {
         let all_here = match moment {
             Moment::Flush => writers <= 1 && inner.size > 0,
             Moment::Release => writers == 0,
-            Moment::Rename => writers <= 1,
+            // A handle whose FLUSH has come and whose RELEASE has not counts as a writer, but nothing more will come of it.
+            Moment::Rename => writers <= 1 || inner.complete == inner.written,
         };
         inner.dirty && !inner.unlinked && all_here
     }
@@ -158,8 +161,12 @@ impl Staged {
     /// Counts as written, because its name is about to change: the server must get it anew.
     pub(super) fn mark_written(&self) {
         let mut inner = self.inner.lock();
+        let is_complete = inner.complete == inner.written;
         inner.dirty = true;
         inner.written += 1;
+        if is_complete {
+            inner.complete = inner.written;
+        }
         inner.noted = inner.noted.map(|_| 0);
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) written: u64,
     /// As many of them are on disk.
     pub(super) synced: u64,
+    /// As many of them there were when it was last closed and complete.
+    pub(super) complete: u64,
     /// As many of them the journal on disk knows of. `None`: there is no entry yet.
     pub(super) noted: Option<u64>,
     pub(super) unlinked: bool,
@@ -237,6 +239,7 @@ impl Staged {
             inner.dirty = false;
             inner.synced = inner.written;
             inner.noted = Some(inner.written);
+            inner.complete = inner.written;
             inner.turn = 1;
             inner.base = entry.base.clone();
             inner.upload = match &entry.state {
@@ -279,6 +282,7 @@ impl Staged {
                 // A new file is a change, even if nothing is ever written to it.
                 written: 1,
                 synced: 0,
+                complete: 0,
                 noted: None,
                 unlinked: false,
                 broken: None,
