@@ -206,6 +206,8 @@ mod tests {
             read_only: false,
             started: "2026-11-22T00:00:00Z".into(),
             uploads: vec![Upload {
+                id: 1,
+                kept: "/state/data/1-1".into(),
                 draft: "abcde-12345".into(),
                 key: "a.csv".into(),
                 state: UploadState::Refused,

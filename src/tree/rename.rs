@@ -46,11 +46,9 @@ impl Tree {
             (Node::File(..) | Node::Document(_), Some(Node::Folder(..))) => {
                 return Err(Error::call(libc::EISDIR));
             }
-            (Node::Folder(..), Some(Node::Folder(owner, path))) => {
-                if !self.view(owner)?.is_empty_folder(path) {
-                    return Err(Error::call(libc::ENOTEMPTY));
-                }
-            }
+            (Node::Folder(..), Some(Node::Folder(owner, path)))
+                if self.view(owner)?.is_empty_folder(path) => {}
+            (Node::Folder(..), Some(Node::Folder(..))) => return Err(Error::call(libc::ENOTEMPTY)),
             (Node::Folder(..), Some(_)) => return Err(Error::call(libc::ENOTDIR)),
             (_, Some(Node::Rejected(_) | Node::Reasons(_))) => return Err(Error::call(libc::EPERM)),
             _ => {}
