@@ -108,7 +108,11 @@ impl Tree {
             || replaced
                 .as_ref()
                 .is_some_and(|replaced| area.may_be_on_server(replaced));
-        let moved = area.rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)?;
+        // Before its upload can be done, which says more of it.
+        self.floors.told.rename(&node, &target);
+        let moved = area
+            .rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)
+            .inspect_err(|_| self.floors.told.rename(&target, &node))?;
         let mut state = self.state.lock();
         if let Some(attributes) = attributes {
             state.inodes.orphan(
@@ -121,7 +125,6 @@ impl Tree {
         }
         state.inodes.rename(&node, target.clone());
         drop(state);
-        self.floors.told.rename(&node, &target);
         self.labels.rename(&node, &target);
         Ok(moved)
     }
