@@ -231,7 +231,15 @@ impl Tree {
             say_of_staged(&staged, say);
             return;
         }
-        let entry = &file.entry;
+        // Of one that has just arrived, the view says nothing but that it was written here.
+        let known = file
+            .staged
+            .as_ref()
+            .and_then(|_| self.floors.catalog.known_files(owner));
+        let arrived = known
+            .as_ref()
+            .and_then(|files| files.iter().find(|entry| entry.key == file.entry.key));
+        let entry = arrived.unwrap_or(&file.entry);
         say(
             "user.rdm.state",
             match owner {
