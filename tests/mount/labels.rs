@@ -208,7 +208,7 @@ fn the_size_is_told_first_and_too_little_room_is_erange() {
 }
 
 #[test]
-fn cp_a_and_rsync_x_work_in_both_directions() {
+fn cp_a_and_rsync_a_work_out_of_records_and_into_drafts() {
     let (sandbox, draft, mount) = draft();
     let id = sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
     let copied = |mount: &Mount, tool: &str, name: &str| {
