@@ -361,12 +361,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::open(directory.path()).unwrap();
         assert_eq!(journal.free_id().unwrap(), 1);
-        journal.write(&Entry { order: 0, ..entry(3) }).unwrap();
-        fs::write(directory.path().join("data/7-0"), b"left").unwrap();
-        assert_eq!(journal.free_id().unwrap(), 8);
-        let (_, generation) = journal.create_data(7, 0).unwrap();
+        journal.write(&entry(3)).unwrap();
+        fs::write(directory.path().join("data/17-0"), b"left").unwrap();
+        assert_eq!(journal.free_id().unwrap(), 18);
+        let (_, generation) = journal.create_data(17, 0).unwrap();
         assert_eq!(generation, 1);
-        assert_eq!(fs::read(directory.path().join("data/7-0")).unwrap(), b"left");
+        assert_eq!(fs::read(directory.path().join("data/17-0")).unwrap(), b"left");
     }
 
     #[test]

@@ -53,11 +53,12 @@ pub const JUNK: [&str; 33] = [
     // LibreOffice
     ".~lock.*#",
     "lu[0-9]*[0-9a-z]*.tmp",
-    // Backups, swap and lock files of editors: vim (which also tries whether it can make a file, with 4913), emacs, kate
+    // Backups, swap and lock files of editors: vim (which also tries what names it can make, with .swx, .swpx and 4913),
+    // emacs, kate
     "?*~",
-    ".*.sw[a-p]",
+    ".*.sw[a-px]",
     ".*.sw[a-p]x",
-    ".sw[a-p]",
+    ".sw[a-px]",
     "4913",
     "#*#",
     ".#*",
@@ -141,6 +142,7 @@ mod tests {
             "THUMBS.DB",
             ".~lock.a.odt#",
             ".a.txt.swp",
+            ".a.txt.swx",
             ".a.txt.swpx",
             "a.txt~",
             "#a.txt#",

@@ -189,6 +189,12 @@ impl Area {
     /// The document of a draft, if it was written and is not saved yet.
     #[must_use]
     pub fn document(&self, draft: &RecordId) -> Option<Arc<Staged>> {
+        self.staged_document(draft).filter(|staged| staged.is_unsent())
+    }
+
+    /// The staged document of a draft, also one that was saved a moment ago or only opened to be written.
+    #[must_use]
+    pub fn staged_document(&self, draft: &RecordId) -> Option<Arc<Staged>> {
         self.at(draft, Place::Document)
     }
 
@@ -387,7 +393,7 @@ impl Area {
         };
         let turn = staged.revive()?;
         if staged.place() == Place::Document {
-            self.shared.take_back(&staged);
+            self.shared.files.lock().take_back(&staged);
         }
         self.shared.changed();
         self.shared.enqueue(&staged, turn, Some(Known::Nothing));

@@ -212,6 +212,10 @@ pub(super) fn revision_in(text: &[u8], draft: &RecordId) -> Option<u64> {
 /// Whether a field was in what was sent, so that its refusal takes something away. A field that is only missing
 /// matters when the draft is published.
 fn was_given(sent: &Map<String, Value>, field: &str) -> bool {
+    if field == "files.enabled" {
+        // Of `true` it says that there are no files yet, which is how every draft begins.
+        return sent.get("files").and_then(|files| files.get("enabled")) == Some(&Value::Bool(false));
+    }
     let mut parts = field.split('.');
     let Some(mut value) = parts.next().and_then(|key| sent.get(key)) else {
         // No field, or not one of the document: it is about the whole.
@@ -319,6 +323,9 @@ mod tests {
         assert!(!was_given(&sent, "metadata.publication_date"));
         assert!(!was_given(&sent, "metadata.dates"));
         assert!(!was_given(&sent, "files.enabled"));
+        let enabled = |enabled: bool| object(json!({"files": {"enabled": enabled}}));
+        assert!(!was_given(&enabled(true), "files.enabled"));
+        assert!(was_given(&enabled(false), "files.enabled"));
         assert!(was_given(&sent, "access.record"));
     }
 

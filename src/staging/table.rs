@@ -126,6 +126,19 @@ impl Files {
             .filter(|older| !Arc::ptr_eq(older, staged))
     }
 
+    /// Makes a refused document the draft's written one again, unless there is another one by now.
+    pub(super) fn take_back(&mut self, staged: &Arc<Staged>) {
+        let spot = (staged.draft.clone(), Place::Document);
+        let is_rejected = self
+            .rejected
+            .get(&staged.draft)
+            .is_some_and(|there| Arc::ptr_eq(there, staged));
+        if is_rejected && !self.by_place.contains_key(&spot) {
+            self.rejected.remove(&staged.draft);
+            self.by_place.insert(spot, Arc::clone(staged));
+        }
+    }
+
     /// Takes the refused document of a draft away.
     pub(super) fn take_rejected(&mut self, draft: &RecordId) -> Option<Arc<Staged>> {
         self.rejected.remove(draft)

@@ -143,7 +143,9 @@ impl Shared {
             if staged.advance(snapshot.turn, Upload::Refused(error.clone())) {
                 staged.journal_refusal(&error);
             } else if is_document {
-                self.take_back(staged);
+                // It was written again at the last moment.
+                self.files.lock().take_back(staged);
+                self.changed();
             }
             return;
         }
@@ -296,17 +298,6 @@ impl Shared {
             documents.seen(draft, revision, digest.clone());
         }
         documents.follows(draft, &base.digests, &digest);
-    }
-
-    /// A refused document that was written again meanwhile is the draft's own again.
-    pub(super) fn take_back(&self, staged: &Arc<Staged>) {
-        let spot = (staged.draft.clone(), Place::Document);
-        let mut files = self.files.lock();
-        if files.at(&spot).is_none() {
-            files.take(staged);
-            files.put(spot, staged);
-        }
-        self.changed();
     }
 
     /// Keeps a refused document beside the draft's own, instead of the one before.

@@ -59,6 +59,7 @@ impl Tree {
             .inodes
             .orphan(&node, Orphan { staged, attributes });
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.touch(&parent);
         Ok(())
     }
@@ -100,6 +101,7 @@ impl Tree {
         self.views.add_folder(draft, &path);
         let node = Node::Folder(Owner::Draft(draft.clone()), path.into());
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.say(&node, told.begun(), None);
         self.floors.told.touch(&parent);
         Ok(self.remember(&node, self.attributes_of(&node)?))
@@ -127,6 +129,7 @@ impl Tree {
         self.views.remove_folder(draft, path);
         self.state.lock().inodes.detach(&node);
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.touch(&parent);
         // The folder above may have been there only because of this one.
         if let Some((draft, above)) = parent.draft_folder()

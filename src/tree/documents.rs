@@ -35,7 +35,7 @@ impl Tree {
     pub(super) fn stage_document(&self, draft: &RecordId, truncate: bool) -> Result<Arc<Staged>> {
         let area = &self.floors.staging;
         loop {
-            if let Some(staged) = area.document(draft)
+            if let Some(staged) = area.staged_document(draft)
                 && area.reopen(&staged).is_some()
             {
                 if truncate && let Err(error) = staged.truncate(0) {
@@ -142,7 +142,7 @@ impl Tree {
         if !self.view(&owner)?.is_empty_folder("") {
             return Err(Error::call(libc::EPERM));
         }
-        if let Some(staged) = self.floors.staging.document(draft) {
+        if let Some(staged) = self.floors.staging.staged_document(draft) {
             self.floors.staging.remove(&staged);
         }
         self.state.lock().titles.hide_document(draft);

@@ -21,11 +21,11 @@ use crate::status::UploadState;
 
 /// What programs set.
 pub(super) struct Labels {
-    set: Mutex<LruCache<Node, Named>>,
+    set: Mutex<LruCache<Node, Vec<Label>>>,
 }
 
-/// Names and their values.
-type Named = Vec<(String, Vec<u8>)>;
+/// A name and its value.
+type Label = (String, Vec<u8>);
 
 /// Things whose labels are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -44,6 +44,36 @@ impl Default for Labels {
     fn default() -> Self {
         Labels {
             set: Mutex::new(LruCache::new(KEPT)),
+        }
+    }
+}
+
+impl Labels {
+    /// The thing is gone: another one of its name is another one.
+    pub(super) fn forget(&self, node: &Node) {
+        self.set.lock().pop(node);
+    }
+
+    /// The thing has another name.
+    pub(super) fn rename(&self, from: &Node, to: &Node) {
+        let mut set = self.set.lock();
+        set.pop(to);
+        if let Some(labels) = set.pop(from) {
+            set.put(to.clone(), labels);
+        }
+    }
+
+    /// A folder has another name; its files had theirs before.
+    pub(super) fn rename_folder(&self, draft: &RecordId, from: &str, to: &str) {
+        let mut set = self.set.lock();
+        let moved: Vec<(Node, Node)> = set
+            .iter()
+            .filter_map(|(node, _)| Some((node.clone(), node.moved(draft, from, to)?)))
+            .collect();
+        for (from, to) in moved {
+            if let Some(labels) = set.pop(&from) {
+                set.put(to, labels);
+            }
         }
     }
 }
@@ -137,7 +167,7 @@ impl Tree {
         }
     }
 
-    fn labels_of(&self, node: &Node) -> Result<Named> {
+    fn labels_of(&self, node: &Node) -> Result<Vec<Label>> {
         let mut labels = Vec::new();
         let mut say = |name: &str, value: &str| {
             if !value.is_empty() {
@@ -201,7 +231,15 @@ impl Tree {
             say_of_staged(&staged, say);
             return;
         }
-        let entry = &file.entry;
+        // Of one that has just arrived, the view says nothing but that it was written here.
+        let known = file
+            .staged
+            .as_ref()
+            .and_then(|_| self.floors.catalog.known_files(owner));
+        let arrived = known
+            .as_ref()
+            .and_then(|files| files.iter().find(|entry| entry.key == file.entry.key));
+        let entry = arrived.unwrap_or(&file.entry);
         say(
             "user.rdm.state",
             match owner {

@@ -169,6 +169,7 @@ impl Tree {
         let staged = self.floors.staging.create(draft, &key, absent)?;
         let node = Node::File(owner, key);
         self.floors.told.forget(&node);
+        self.labels.forget(&node);
         self.floors.told.say(&node, intent.told.begun(), None);
         self.floors.told.touch(&parent);
         self.state.lock().titles.show_document(draft);
@@ -459,7 +460,8 @@ impl Tree {
                 format!("{key} was fetched, but is not in the cache"),
             )
         })?;
-        let staged = area.adopt(draft, key, &stored, entry.updated)?;
+        let told = self.told_of(&Node::File(owner.clone(), Arc::clone(key)), entry.md5);
+        let staged = area.adopt(draft, key, &stored, told.mtime.or(entry.updated))?;
         // Fetching takes long: if the file was replaced meanwhile, these are the wrong bytes to begin with.
         if committed(self).is_ok_and(|now| now.status == FileStatus::Completed && now.md5 != entry.md5) {
             area.release(&staged)?;

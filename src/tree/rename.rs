@@ -46,12 +46,9 @@ impl Tree {
             (Node::File(..) | Node::Document(_), Some(Node::Folder(..))) => {
                 return Err(Error::call(libc::EISDIR));
             }
-            (Node::Folder(..), Some(Node::Folder(owner, path))) => {
-                let is_empty = self.view(owner)?.is_empty_folder(path);
-                is_empty
-                    .then_some(())
-                    .ok_or_else(|| Error::call(libc::ENOTEMPTY))?;
-            }
+            (Node::Folder(..), Some(Node::Folder(owner, path)))
+                if self.view(owner)?.is_empty_folder(path) => {}
+            (Node::Folder(..), Some(Node::Folder(..))) => return Err(Error::call(libc::ENOTEMPTY)),
             (Node::Folder(..), Some(_)) => return Err(Error::call(libc::ENOTDIR)),
             (_, Some(Node::Rejected(_) | Node::Reasons(_))) => return Err(Error::call(libc::EPERM)),
             _ => {}
@@ -59,8 +56,11 @@ impl Tree {
         let moved = match &node {
             Node::File(_, old) if is_document => vec![self.rename_to_document(draft, old)?],
             Node::File(_, old) => vec![self.rename_file(draft, old, &key.as_str().into())?],
-            Node::Document(_) => {
+            Node::Document(owner) => {
                 let staged = self.copy_document(draft, &key.as_str().into())?;
+                // To the kernel it has moved: what it finds under the new name is the copy, under the old one something new.
+                let copy = Node::File(owner.clone(), key.as_str().into());
+                self.state.lock().inodes.rename(&node, copy);
                 return self.floors.staging.release(&staged);
             }
             Node::Folder(_, old) if !is_document => self.rename_folder(draft, old, &key)?,
@@ -108,7 +108,11 @@ impl Tree {
             || replaced
                 .as_ref()
                 .is_some_and(|replaced| area.may_be_on_server(replaced));
-        let moved = area.rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)?;
+        // Before its upload can be done, which says more of it.
+        self.floors.told.rename(&node, &target);
+        let moved = area
+            .rename(staged, Place::File(Arc::clone(new)), was_there, is_there, None)
+            .inspect_err(|_| self.floors.told.rename(&target, &node))?;
         let mut state = self.state.lock();
         if let Some(mut attributes) = attributes {
             attributes.links = 0;
@@ -122,7 +126,7 @@ impl Tree {
         }
         state.inodes.rename(&node, target.clone());
         drop(state);
-        self.floors.told.rename(&node, &target);
+        self.labels.rename(&node, &target);
         Ok(moved)
     }
 
@@ -155,6 +159,7 @@ impl Tree {
             state.titles.show_document(draft);
             drop(state);
             self.floors.told.forget(&node);
+            self.labels.forget(&node);
         }
         area.release(&staged)?;
         renamed
@@ -184,6 +189,7 @@ impl Tree {
         if result.is_ok() {
             self.views.rename_folder(draft, old, new);
             self.floors.told.rename_folder(draft, old, new);
+            self.labels.rename_folder(draft, old, new);
             let mut state = self.state.lock();
             // An empty folder that was in the way.
             state.inodes.detach(&Node::Folder(owner.clone(), Arc::from(new)));

@@ -3,33 +3,26 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rdm_sandbox::{ADMIN, ALICE, BOB, Effect, Fault, NewRecord, Route, Sandbox};
 use rdmfs::repository::model::{RecordId, parse_time};
-use rdmfs::repository::{Repository, Settings, Token};
-use rustix::fs::{FallocateFlags, FlockOperation, XattrFlags, fallocate, flock, setxattr, statvfs};
+use rustix::fs::{
+    CWD, FallocateFlags, FileType, FlockOperation, Mode, fallocate, fcntl_lock, flock, mknodat, statvfs,
+};
 
-use crate::support::{Mount, close, errno, how, mount, names, noise, shell, until};
+use crate::support::{
+    Mount, close, elsewhere, errno, how, mount, names, noise, settled, shell, stored, until,
+};
 
 fn draft() -> (Sandbox, String, Mount) {
     let sandbox = Sandbox::start();
     let draft = sandbox.draft(NewRecord::titled("Draft").file("a", "committed"));
     let mount = mount(&sandbox);
     (sandbox, draft, mount)
-}
-
-/// The repository as another program of alice's sees it.
-fn elsewhere(sandbox: &Sandbox) -> Repository {
-    Repository::connect(Settings {
-        url: sandbox.url(),
-        token: Some(Token::new(ALICE).unwrap()),
-        ..Settings::default()
-    })
-    .unwrap()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -58,6 +51,7 @@ fn modes_say_who_may_do_what() {
         ("drafts".to_owned(), 0o700),
         (".rdmfs".to_owned(), 0o500),
         (".rdmfs/status.json".to_owned(), 0o400),
+        (".rdmfs/control".to_owned(), 0o600),
         (format!("records/{open}"), 0o555),
         (format!("records/{open}/record.json"), 0o444),
         (format!("records/{open}/files"), 0o555),
@@ -67,7 +61,7 @@ fn modes_say_who_may_do_what() {
         (format!("records/{closed}/files/secret.bin"), 0o400),
         (format!("records/{}", samples.concept_of_three), 0o777),
         (format!("drafts/{draft}"), 0o700),
-        (format!("drafts/{draft}/record.json"), 0o400),
+        (format!("drafts/{draft}/record.json"), 0o600),
         (format!("drafts/{draft}/draft.txt"), 0o600),
     ] {
         assert_eq!(mode(&writable.path(&path)), expected, "{path}");
@@ -132,64 +126,19 @@ fn the_room_is_that_of_the_disk_with_the_staged_files() {
 }
 
 #[test]
-fn chmod_and_touch_last_until_the_file_is_sent() {
-    let (sandbox, draft, mount) = draft();
-    let path = mount.path(format!("drafts/{draft}/b"));
-    let mut file = File::create(&path).unwrap();
-    file.write_all(b"one").unwrap();
-    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_577_934_245);
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
-    file.set_modified(old).unwrap();
-    assert_eq!(mode(&path), 0o400);
-    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
-    // Not enforced on the user.
-    fs::write(&path, "two").unwrap();
-    assert_eq!(mode(&path), 0o400);
-    drop(file);
-    mount.wait_for("the upload ends", |status| status.uploads.is_empty());
-    until("mode and time are the server's", || {
-        mode(&path) == 0o600 && fs::metadata(&path).unwrap().modified().unwrap() != old
-    });
-    assert_eq!(sandbox.draft_file(&draft, "b").unwrap().bytes(), b"two");
-}
-
-#[test]
-fn chmod_and_touch_of_a_committed_file_succeed_and_change_nothing() {
-    let (_sandbox, draft, mount) = draft();
-    let path = mount.path(format!("drafts/{draft}/a"));
-    let before = fs::metadata(&path).unwrap().modified().unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).unwrap();
-    File::open(&path)
-        .unwrap()
-        .set_modified(SystemTime::UNIX_EPOCH)
-        .unwrap();
-    assert_eq!(mode(&path), 0o600);
-    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
-    assert!(mount.status().uploads.is_empty());
-}
-
-#[test]
-fn attributes_of_anything_published_are_erofs_and_of_a_drafts_document_eperm() {
-    let (sandbox, draft, mount) = draft();
+fn attributes_of_anything_published_are_erofs() {
+    let (sandbox, _, mount) = draft();
     let id = sandbox.publish(NewRecord::titled("Snow").file("a", "12345"));
-    let change = |path: &Path| {
-        let touched = File::open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH);
-        [
-            errno(fs::set_permissions(path, PermissionsExt::from_mode(0o666))),
-            errno(touched),
-        ]
-    };
-    for path in ["files/a", "files", "record.json"] {
+    for path in ["files/a", "files", "record.json", ""] {
         let path = mount.path(format!("records/{id}/{path}"));
-        assert_eq!(change(&path), [libc::EROFS; 2], "{}", path.display());
+        let touched = File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH);
+        assert_eq!(errno(touched), libc::EROFS, "{}", path.display());
+        let changed = fs::set_permissions(&path, PermissionsExt::from_mode(0o666));
+        assert_eq!(errno(changed), libc::EROFS, "{}", path.display());
     }
     let path = mount.path(format!("records/{id}/files/a"));
     assert_eq!(errno(truncate(&path, 2)), libc::EROFS);
     assert_eq!(fs::read(&path).unwrap(), b"12345");
-    assert_eq!(
-        change(&mount.path(format!("drafts/{draft}/record.json"))),
-        [libc::EPERM; 2]
-    );
 }
 
 #[test]
@@ -314,105 +263,6 @@ fn a_draft_of_somebody_else_is_eacces_and_a_problem_but_what_is_not_there_is_non
 }
 
 #[test]
-fn renaming_is_exdev_and_mv_copies() {
-    let (sandbox, draft, mount) = draft();
-    let id = sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
-    let folder = mount.path("drafts").join(&draft);
-    assert_eq!(errno(fs::rename(folder.join("a"), folder.join("b"))), libc::EXDEV);
-    let published = mount.path("records").join(&id).join("files/a");
-    assert_eq!(errno(fs::rename(&published, folder.join("b"))), libc::EXDEV);
-    assert_eq!(
-        errno(fs::rename(&folder, mount.path("drafts/other"))),
-        libc::EXDEV
-    );
-    fs::create_dir(folder.join("d")).unwrap();
-    shell(&format!("cd {}; mv a b; mv b d/c", folder.display()));
-    assert_eq!(sandbox.draft_keys(&draft), ["d/c"]);
-    assert_eq!(sandbox.draft_file(&draft, "d/c").unwrap().bytes(), b"committed");
-}
-
-#[test]
-fn rsync_sends_its_temporary_file_too_unless_it_writes_in_place() {
-    let (sandbox, draft, mount) = draft();
-    fs::write(mount.local("b"), "synced").unwrap();
-    let (from, to) = (mount.local("b"), mount.path("drafts").join(&draft));
-    for (option, uploads) in [("", 2), ("--inplace", 1)] {
-        sandbox.reset_counts();
-        fs::write(&from, format!("synced {option}")).unwrap();
-        shell(&format!("rsync {option} {} {}/", from.display(), to.display()));
-        mount.wait_for("all is sent", |status| status.uploads.is_empty());
-        assert_eq!(sandbox.draft_keys(&draft), ["a", "b"]);
-        let bytes = sandbox.draft_file(&draft, "b").unwrap().bytes();
-        assert_eq!(bytes, fs::read(&from).unwrap());
-        assert_eq!(sandbox.count(Route::PutContent), uploads, "rsync {option}");
-    }
-    // The time is the server's, so that an rsync with times finds the copy different.
-    shell(&format!("touch -d 2020-01-02 {}", from.display()));
-    let copy = format!("rsync -ti --inplace {} {}/", from.display(), to.display());
-    shell(&copy);
-    until("the time is the server's", || !shell(&copy).is_empty());
-}
-
-#[test]
-fn links_and_special_files_are_eperm() {
-    let (_sandbox, draft, mount) = draft();
-    let folder = mount.path("drafts").join(&draft);
-    assert_eq!(
-        errno(std::os::unix::fs::symlink("a", folder.join("s"))),
-        libc::EPERM
-    );
-    assert_eq!(
-        errno(fs::hard_link(folder.join("a"), folder.join("h"))),
-        libc::EPERM
-    );
-    let made = Command::new("mkfifo").arg(folder.join("p")).output().unwrap();
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
-    assert!(said.contains("Operation not permitted"), "{said}");
-    assert_eq!(names(&folder), ["a", "record.json"]);
-    assert!(!fs::metadata(folder.join("a")).unwrap().file_type().is_fifo());
-}
-
-#[test]
-fn extended_attributes_and_fallocate_are_eopnotsupp() {
-    let (_sandbox, draft, mount) = draft();
-    let path = mount.path(format!("drafts/{draft}/a"));
-    let set = setxattr(&path, "user.colour", b"blue", XattrFlags::empty());
-    assert_eq!(set.unwrap_err().raw_os_error(), libc::EOPNOTSUPP);
-    let mut buffer = [0_u8; 100];
-    let got = rustix::fs::getxattr(&path, "user.colour", &mut buffer[..]);
-    assert_eq!(got.unwrap_err().raw_os_error(), libc::EOPNOTSUPP);
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
-    let room = fallocate(&file, FallocateFlags::empty(), 0, 1 << 20);
-    assert_eq!(room.unwrap_err().raw_os_error(), libc::EOPNOTSUPP);
-}
-
-#[test]
-fn drafts_are_not_made_or_discarded_as_folders() {
-    let (_sandbox, draft, mount) = draft();
-    for path in ["new", "drafts/new", "drafts/abcde-12345"] {
-        assert_eq!(errno(fs::create_dir(mount.path(path))), libc::EPERM, "{path}");
-    }
-    for path in ["drafts", "records", &format!("drafts/{draft}")] {
-        assert_eq!(errno(fs::remove_dir(mount.path(path))), libc::EPERM, "{path}");
-    }
-}
-
-#[test]
-fn removing_a_draft_removes_its_files_and_stops_at_its_document() {
-    let (sandbox, draft, mount) = draft();
-    let path = mount.path("drafts").join(&draft);
-    fs::write(path.join("b"), "1").unwrap();
-    let removed = Command::new("rm").arg("-r").arg(&path).output().unwrap();
-    let said = String::from_utf8_lossy(&removed.stderr).into_owned();
-    assert!(
-        said.contains("record.json") && said.contains("Operation not permitted"),
-        "{said}"
-    );
-    assert!(sandbox.draft_keys(&draft).is_empty());
-    assert_eq!(names(&path), ["record.json"]);
-}
-
-#[test]
 fn a_folder_that_no_key_can_have_is_refused() {
     let (_sandbox, draft, mount) = draft();
     let folder = mount.path("drafts").join(&draft);
@@ -422,27 +272,6 @@ fn a_folder_that_no_key_can_have_is_refused() {
     fs::create_dir(folder.join("d".repeat(200))).unwrap();
     let long = folder.join("d".repeat(200)).join("e".repeat(100));
     assert_eq!(errno(fs::create_dir(long)), libc::ENAMETOOLONG);
-}
-
-#[test]
-fn locks_hold_on_this_machine() {
-    let (_sandbox, draft, mount) = draft();
-    let path = mount.path(format!("drafts/{draft}/a"));
-    let (first, second) = (File::open(&path).unwrap(), File::open(&path).unwrap());
-    flock(&first, FlockOperation::LockExclusive).unwrap();
-    let held = flock(&second, FlockOperation::NonBlockingLockExclusive);
-    assert_eq!(held.unwrap_err().raw_os_error(), libc::EWOULDBLOCK);
-}
-
-#[test]
-fn junk_is_sent_like_any_other_file() {
-    let (sandbox, draft, mount) = draft();
-    let junk = [".DS_Store", "._a", ".a.swp", "a.part"];
-    for name in junk {
-        fs::write(mount.path(format!("drafts/{draft}/{name}")), name).unwrap();
-        let file = sandbox.draft_file(&draft, name).unwrap();
-        assert_eq!(file.bytes(), name.as_bytes());
-    }
 }
 
 #[test]
@@ -485,4 +314,102 @@ fn a_committed_file_removed_while_open_is_readable_as_far_as_it_was_fetched() {
     let mut rest = String::new();
     file.read_to_string(&mut rest).unwrap();
     assert_eq!((&first, rest.as_str()), (b"c", "ommitted"));
+}
+
+#[test]
+fn links_and_special_files_are_eperm() {
+    let (_sandbox, draft, mount) = draft();
+    let folder = mount.path("drafts").join(&draft);
+    assert_eq!(
+        errno(std::os::unix::fs::symlink("a", folder.join("s"))),
+        libc::EPERM
+    );
+    assert_eq!(
+        errno(fs::hard_link(folder.join("a"), folder.join("h"))),
+        libc::EPERM
+    );
+    for kind in [FileType::Fifo, FileType::Socket] {
+        let made = mknodat(CWD, folder.join("p"), kind, Mode::RUSR, 0);
+        assert_eq!(made.unwrap_err().raw_os_error(), libc::EPERM, "{kind:?}");
+    }
+    assert_eq!(names(&folder), ["a", "record.json"]);
+}
+
+#[test]
+fn a_regular_file_made_with_mknod_is_a_file_that_is_sent() {
+    let (sandbox, draft, mount) = draft();
+    let path = mount.path(format!("drafts/{draft}/b"));
+    let make = || mknodat(CWD, &path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0);
+    make().unwrap();
+    assert_eq!(make().unwrap_err().raw_os_error(), libc::EEXIST);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    fs::write(&path, "written").unwrap();
+    settled(&mount);
+    assert_eq!(stored(&sandbox, &draft, "b").unwrap(), b"written");
+}
+
+#[test]
+fn flock_and_fcntl_locks_hold_on_this_machine() {
+    let (_sandbox, draft, mount) = draft();
+    let path = mount.path(format!("drafts/{draft}/a"));
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (first, second) = (open(), open());
+    flock(&first, FlockOperation::LockExclusive).unwrap();
+    let held = flock(&second, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(held.unwrap_err().raw_os_error(), libc::EWOULDBLOCK);
+    flock(&first, FlockOperation::Unlock).unwrap();
+    flock(&second, FlockOperation::NonBlockingLockExclusive).unwrap();
+    // These belong to processes: only another one is kept out.
+    fcntl_lock(&first, FlockOperation::LockExclusive).unwrap();
+    let line = format!(
+        "python3 -c 'import fcntl; fcntl.lockf(open(\"{}\", \"r+\"), fcntl.LOCK_EX | fcntl.LOCK_NB)'",
+        path.display()
+    );
+    let locked = || Command::new("sh").args(["-c", &line]).output().unwrap();
+    let said = String::from_utf8(locked().stderr).unwrap();
+    assert!(said.contains("BlockingIOError"), "{said}");
+    fcntl_lock(&first, FlockOperation::Unlock).unwrap();
+    assert!(locked().status.success());
+}
+
+#[test]
+fn fallocate_makes_room_and_holes_as_the_local_disk_can() {
+    let (sandbox, draft, mount) = draft();
+    let path = mount.path(format!("drafts/{draft}/b"));
+    let file = File::create(&path).unwrap();
+    file.write_all_at(b"0123456789", 0).unwrap();
+    fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 1 << 20).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 10);
+    fallocate(&file, FallocateFlags::empty(), 0, 20).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 20);
+    fallocate(
+        &file,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        2,
+        3,
+    )
+    .unwrap();
+    fallocate(&file, FallocateFlags::ZERO_RANGE, 8, 1).unwrap();
+    let expected = b"01\x00\x00\x00567\x009\0\0\0\0\0\0\0\0\0\0";
+    assert_eq!(fs::read(&path).unwrap(), expected);
+    assert_eq!(close(file), 0);
+    assert_eq!(stored(&sandbox, &draft, "b").unwrap(), expected);
+    let reader = File::open(&path).unwrap();
+    let refused = fallocate(&reader, FallocateFlags::empty(), 0, 30);
+    assert_eq!(refused.unwrap_err().raw_os_error(), libc::EBADF);
+}
+
+#[test]
+fn copy_file_range_copies_within_a_draft_and_out_of_a_record() {
+    let (sandbox, draft, mount) = draft();
+    let bytes = noise(500_000, 1);
+    let id = sandbox.publish(NewRecord::titled("Snow").file("a", bytes.clone()));
+    let from = File::open(mount.path(format!("records/{id}/files/a"))).unwrap();
+    let to = File::create(mount.path(format!("drafts/{draft}/b"))).unwrap();
+    let mut copied = 0;
+    while copied < bytes.len() {
+        copied += rustix::fs::copy_file_range(&from, None, &to, None, bytes.len() - copied).unwrap();
+    }
+    assert_eq!(close(to), 0);
+    assert!(stored(&sandbox, &draft, "b").unwrap() == bytes);
 }

@@ -7,33 +7,19 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use rdm_sandbox::{ALICE, BOB, Effect, Fault, FaultId, NewRecord, Route, Sandbox};
+use rdm_sandbox::{ALICE, BOB, Effect, Fault, NewRecord, Route, Sandbox};
 use rdmfs::mount::device::{How, detach};
 use rdmfs::status::UploadState;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{LONG, Mount, close, draft, ended, errno, how, kill, mount, names, noise, shell, until};
-
-/// A mount whose close() does not wait.
-fn hasty(sandbox: &Sandbox) -> Mount {
-    how(&sandbox.url())
-        .token(ALICE)
-        .arguments(&["--close-wait", "0s"])
-        .start()
-}
-
-/// Nothing arrives until this fault is removed.
-fn out_of_order(sandbox: &Sandbox) -> FaultId {
-    sandbox.fault(Fault::on(Route::StartFiles).then(Effect::ServerError(503)))
-}
-
-fn stored(sandbox: &Sandbox, draft: &str, key: &str) -> Option<Vec<u8>> {
-    sandbox.draft_file(draft, key).map(|file| file.bytes())
-}
+use crate::support::{
+    LONG, Mount, close, draft, ended, errno, hasty, how, kill, mount, mount_again, names, noise,
+    out_of_order, settled, shell, stored, until,
+};
 
 #[test]
 fn closing_a_copy_of_a_descriptor_sends_what_is_there_and_the_rest_is_sent_again_whole() {
@@ -250,28 +236,29 @@ fn what_was_staged_with_another_token_or_for_another_address_is_left_alone() {
 }
 
 #[test]
-fn a_file_that_was_never_closed_before_a_crash_is_kept_and_neither_shown_nor_sent() {
+fn a_file_that_was_never_closed_before_a_crash_is_kept_and_told_and_neither_shown_nor_sent() {
     let (sandbox, draft, first) = draft();
     let mut file = File::create(first.path(format!("drafts/{draft}/f"))).unwrap();
     file.write_all(b"unfinished").unwrap();
     file.sync_all().unwrap();
     kill(&first);
     drop(file);
-    let folder = ended(first);
-    let second = how(&sandbox.url()).token(ALICE).folder(folder).start();
+    let second = mount_again(&sandbox, ended(first));
     assert!(second.log().contains("was never closed"), "{}", second.log());
-    assert!(second.status().uploads.is_empty());
+    let status = second.status();
+    let [upload] = &status.uploads[..] else {
+        panic!("{status:#?}");
+    };
+    assert_eq!((upload.key.as_str(), upload.size), ("f", 10));
+    assert_eq!(upload.state, UploadState::Unclosed);
+    assert_eq!(fs::read(&upload.kept).unwrap(), b"unfinished");
     assert_eq!(names(&second.path("drafts").join(&draft)), ["record.json"]);
     fs::write(second.path(format!("drafts/{draft}/g")), "1").unwrap();
     assert_eq!(sandbox.draft_keys(&draft), ["g"]);
-    let kept = fs::read_dir(second.status().staging.join("data"))
-        .unwrap()
-        .any(|entry| fs::read(entry.unwrap().path()).unwrap() == b"unfinished");
-    assert!(kept, "its bytes are kept");
 }
 
 #[test]
-fn of_a_file_that_was_open_again_in_a_crash_the_closed_bytes_are_sent() {
+fn of_a_file_that_was_open_again_in_a_crash_the_closed_bytes_are_sent_and_the_others_kept() {
     let sandbox = Sandbox::start();
     let draft = sandbox.draft(NewRecord::titled("Draft"));
     let first = hasty(&sandbox);
@@ -285,9 +272,11 @@ fn of_a_file_that_was_open_again_in_a_crash_the_closed_bytes_are_sent() {
     drop(file);
     let folder = ended(first);
     sandbox.remove_fault(fault);
-    let second = how(&sandbox.url()).token(ALICE).folder(folder).start();
-    second.wait_for("all is sent", |status| status.uploads.is_empty());
+    let second = mount_again(&sandbox, folder);
+    let status = second.wait_for("what was closed is sent", |status| status.uploads.len() == 1);
     assert_eq!(stored(&sandbox, &draft, "f").unwrap(), b"closed");
+    assert_eq!(status.uploads[0].state, UploadState::Unclosed);
+    assert_eq!(fs::read(&status.uploads[0].kept).unwrap(), b"closed, and more");
 }
 
 #[test]
@@ -298,17 +287,19 @@ fn umount_waits_for_nothing_and_the_next_mount_sends_it() {
     let fault = out_of_order(&sandbox);
     let path = first.path(format!("drafts/{draft}/f"));
     fs::write(&path, "left behind").unwrap();
+    let written = fs::metadata(&path).unwrap().modified().unwrap();
     let began = Instant::now();
     shell(&format!("fusermount3 -u {}", first.path("").display()));
     let folder = ended(first);
     assert!(began.elapsed() < LONG / 2);
     assert!(stored(&sandbox, &draft, "f").is_none());
-    let mounted = SystemTime::now();
-    let second = how(&sandbox.url()).token(ALICE).folder(folder).start();
+    let second = mount_again(&sandbox, folder);
     let path = second.path(format!("drafts/{draft}/f"));
-    assert!(fs::metadata(&path).unwrap().modified().unwrap() >= mounted);
+    let shown = fs::metadata(&path).unwrap().modified().unwrap();
+    let between = shown.max(written).duration_since(shown.min(written)).unwrap();
+    assert!(between < Duration::from_secs(1), "{shown:?}, {written:?}");
     sandbox.remove_fault(fault);
-    second.wait_for("all is sent", |status| status.uploads.is_empty());
+    settled(&second);
     assert_eq!(stored(&sandbox, &draft, "f").unwrap(), b"left behind");
 }
 

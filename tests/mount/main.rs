@@ -3,8 +3,13 @@
 //! One module for each family of calls. Every test has a repository and a mount of its own, and leaves none behind.
 
 mod closing;
+mod control;
 mod details;
+mod documents;
+mod drafts;
 mod faults;
+mod junk;
+mod labels;
 mod lanes;
 mod large;
 mod leftovers;
@@ -14,6 +19,8 @@ mod published;
 mod races;
 mod reading;
 mod real;
+mod remembered;
+mod rename;
 mod support;
 mod tools;
 mod users;

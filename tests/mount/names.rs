@@ -11,7 +11,7 @@ fn the_root_holds_records_drafts_and_the_hidden_folder() {
     let sandbox = Sandbox::start();
     let mount = mount(&sandbox);
     assert_eq!(names(&mount.path("")), [".rdmfs", "drafts", "records"]);
-    assert_eq!(names(&mount.path(".rdmfs")), ["status.json"]);
+    assert_eq!(names(&mount.path(".rdmfs")), ["control", "status.json"]);
 }
 
 #[test]

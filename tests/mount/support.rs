@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdm_sandbox::{ALICE, NewRecord, Sandbox};
+use rdm_sandbox::{ALICE, Effect, Fault, FaultId, NewRecord, Route, Sandbox};
 use rdmfs::mount::device::{How, detach};
+use rdmfs::repository::model::RecordId;
+use rdmfs::repository::{Repository, Settings, Token};
 use rdmfs::status::Status;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// No wait in a test is longer; all of them end much sooner unless something is broken.
@@ -39,6 +42,19 @@ pub struct Plan {
 /// A mount of this sandbox with the token of alice.
 pub fn mount(sandbox: &Sandbox) -> Mount {
     how(&sandbox.url()).token(ALICE).start()
+}
+
+/// A mount of this sandbox with the token of alice, whose close() does not wait.
+pub fn hasty(sandbox: &Sandbox) -> Mount {
+    how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--close-wait", "0s"])
+        .start()
+}
+
+/// A mount of this sandbox that goes on with what an earlier one left in its folder.
+pub fn mount_again(sandbox: &Sandbox, folder: TempDir) -> Mount {
+    how(&sandbox.url()).token(ALICE).folder(folder).start()
 }
 
 /// A mount of a new sandbox with an empty draft in it, and the draft's id.
@@ -230,7 +246,7 @@ impl Drop for Mount {
     }
 }
 
-/// Lets a mount's worker die as it does of a crash.
+/// Kills the daemon of a mount, as a crash would.
 pub fn kill(mount: &Mount) {
     let worker = Pid::from_raw(i32::try_from(mount.worker()).unwrap()).unwrap();
     kill_process(worker, Signal::KILL).unwrap();
@@ -245,6 +261,57 @@ pub fn ended(mut mount: Mount) -> TempDir {
         !mounts.contains(&place) && !process.exists()
     });
     std::mem::replace(&mut mount.folder, tempfile::tempdir().unwrap())
+}
+
+/// Nothing arrives until this fault is removed.
+pub fn out_of_order(sandbox: &Sandbox) -> FaultId {
+    sandbox.fault(Fault::on(Route::StartFiles).then(Effect::ServerError(503)))
+}
+
+/// The bytes that the server has committed under a key.
+pub fn stored(sandbox: &Sandbox, draft: &str, key: &str) -> Option<Vec<u8>> {
+    sandbox
+        .draft_file(draft, key)
+        .filter(|file| file.status == "completed")
+        .map(|file| file.bytes())
+}
+
+/// The keys of a draft on the server, sorted.
+pub fn keys(sandbox: &Sandbox, draft: &str) -> Vec<String> {
+    let mut keys = sandbox.draft_keys(draft);
+    keys.sort();
+    keys
+}
+
+/// How often content was sent for this key.
+pub fn sent(sandbox: &Sandbox, key: &str) -> usize {
+    let end = format!("/files/{}/content", key.replace('/', "%2F"));
+    let requests = sandbox.requests();
+    requests
+        .iter()
+        .filter(|request| request.method == "PUT" && request.path.ends_with(&end))
+        .count()
+}
+
+/// Waits until nothing is left to be sent.
+pub fn settled(mount: &Mount) {
+    mount.wait_for("all is sent", |status| status.uploads.is_empty());
+}
+
+/// The repository as another program of alice's sees it.
+pub fn elsewhere(sandbox: &Sandbox) -> Repository {
+    Repository::connect(Settings {
+        url: sandbox.url(),
+        token: Some(Token::new(ALICE).unwrap()),
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+/// A draft's document as the server has it.
+pub fn on_server(sandbox: &Sandbox, draft: &str) -> Value {
+    let record = elsewhere(sandbox).draft(&RecordId::new(draft).unwrap()).unwrap();
+    Value::Object(record.document().clone())
 }
 
 /// Runs a command line in a shell and returns what it printed; panics if it fails.

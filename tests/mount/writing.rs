@@ -6,14 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use rdm_sandbox::{NewRecord, Route, Sandbox};
 
-use crate::support::{draft, errno, mount, names, noise, shell};
-
-fn stored(sandbox: &Sandbox, draft: &str, key: &str) -> Option<Vec<u8>> {
-    sandbox
-        .draft_file(draft, key)
-        .filter(|file| file.status == "completed")
-        .map(|file| file.bytes())
-}
+use crate::support::{draft, errno, mount, names, noise, shell, stored};
 
 #[test]
 fn a_closed_file_is_committed_with_its_bytes_before_close_returns() {
@@ -295,14 +288,6 @@ fn names_that_no_key_can_have_are_refused_before_anything_is_sent() {
     let no_text: &std::ffi::OsStr = bytes;
     assert_eq!(errno(File::create(folder.join(no_text))), libc::EINVAL);
     assert_eq!(sandbox.count(Route::StartFiles), 0);
-}
-
-#[test]
-fn the_document_of_a_draft_is_not_a_file_to_drop_over() {
-    let (_sandbox, draft, mount) = draft();
-    let path = mount.path(format!("drafts/{draft}/record.json"));
-    assert_eq!(errno(OpenOptions::new().write(true).open(&path)), libc::EACCES);
-    assert_eq!(errno(fs::remove_file(&path)), libc::EPERM);
 }
 
 #[test]
