@@ -15,6 +15,8 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use parking_lot::Mutex;
+
 use super::answers::{GENERATION, Place, Shared, absent, dot, file_type, lines_from};
 use super::handles::Handles;
 use super::kernel;
@@ -27,6 +29,8 @@ use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 pub(super) struct Adapter {
     shared: Arc<Shared>,
     lanes: Arc<Lanes>,
+    /// Held by the reader that writes by itself.
+    inline: Mutex<()>,
 }
 
 /// Where calls wait.
@@ -83,6 +87,7 @@ impl Adapter {
         Adapter {
             shared: Arc::new(shared),
             lanes: Arc::new(lanes),
+            inline: Mutex::default(),
         }
     }
 
@@ -433,17 +438,27 @@ impl Filesystem for Adapter {
         } else {
             Position::At(offset)
         };
+        let handle = match shared.file(fh) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(shared.errno(&error)),
+        };
+        let answer = move |shared: &Shared, written: Result<()>, length: usize| match written {
+            // It came as a u32.
+            Ok(()) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(shared.errno(&error)),
+        };
+        // One of the readers at a time may write by itself, which saves handing on and copying what is most of the time
+        // a copy to the page cache. Should the disk keep it waiting, the other readers go on.
+        if let Some(_only) = self.inline.try_lock()
+            && let Some(written) = shared.tree.write_quickly(ino.0, &handle, position, data)
+        {
+            return answer(&shared, written, data.len());
+        }
         // The buffer belongs to the thread that reads from the kernel; at most `kernel::LARGEST_WRITE`.
         let bytes = data.to_vec();
         self.lanes.staged.run(move || {
-            let written = shared
-                .file(fh)
-                .and_then(|handle| shared.tree.write(ino.0, &handle, position, &bytes));
-            match written {
-                // It came as a u32.
-                Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
-                Err(error) => reply.error(shared.errno(&error)),
-            }
+            let written = shared.tree.write(ino.0, &handle, position, &bytes);
+            answer(&shared, written, bytes.len());
         });
     }
 

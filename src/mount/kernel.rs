@@ -10,8 +10,9 @@ pub(super) const LARGEST_WRITE: u32 = 1 << 20;
 /// of one slow file keep all other readers waiting.
 const BACKGROUND: u16 = 1024;
 
-/// Threads that read from the kernel. They only hand on, so two are enough to use both ends of the pipe.
-const READERS: usize = 2;
+/// Threads that read from the kernel. They only hand on, but for one at a time that may write to a staged file: so two
+/// are always there.
+const READERS: usize = 3;
 
 /// What we ask for. Each is taken if the kernel has it.
 const WANTED: [InitFlags; 7] = [

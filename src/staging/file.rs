@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::FallocateFlags;
 
 use super::crash::{Point, point};
+use super::early::Early;
 use super::journal::{Entry, Journal, Role, State};
 use super::junk::{Nature, Rules};
 use super::place::{Address, Place};
@@ -55,6 +56,8 @@ pub(super) struct Space {
     pub(super) account: String,
     /// What is never sent.
     pub(super) rules: Rules,
+    /// Brings large files to the disk while they are written.
+    pub(super) early: Early,
 }
 
 pub(super) struct Inner {
@@ -116,10 +119,13 @@ pub struct Facts {
     pub ctime: SystemTime,
 }
 
-/// So many bytes of a large file are on their way to the disk together while it is written.
-const EARLY: u64 = 16 << 20;
-
 impl Inner {
+    /// Whether the journal calls these bytes closed: then they must not change.
+    fn is_frozen(&self) -> bool {
+        self.closed
+            .is_some_and(|closed| closed.generation == self.generation)
+    }
+
     fn touch(&mut self) {
         self.mtime = SystemTime::now();
         self.ctime = self.mtime;
@@ -384,7 +390,21 @@ impl Staged {
     /// # Errors
     /// `DiskFull` or `Local`; `Call(EFBIG)` past the largest offset.
     pub fn write(&self, position: Position, bytes: &[u8]) -> Result<()> {
-        let mut inner = self.inner.lock();
+        self.write_locked(self.inner.lock(), position, bytes)
+    }
+
+    /// Writes, if that is quick: nobody else is at these bytes, and nothing has to be copied or journalled first.
+    /// `None` if it is not.
+    ///
+    /// # Errors
+    /// As for [`Staged::write`].
+    pub fn write_quickly(&self, position: Position, bytes: &[u8]) -> Option<Result<()>> {
+        let inner = self.inner.try_lock()?;
+        let is_quick = inner.dirty && inner.noted.is_some() && !inner.is_frozen();
+        is_quick.then(|| self.write_locked(inner, position, bytes))
+    }
+
+    fn write_locked(&self, mut inner: MutexGuard<'_, Inner>, position: Position, bytes: &[u8]) -> Result<()> {
         let offset = match position {
             Position::At(offset) => offset,
             Position::End => inner.size,
@@ -405,11 +425,7 @@ impl Staged {
             inner.broken = Some(error.clone());
             return Err(error);
         }
-        if offset / EARLY != end / EARLY {
-            let data = Arc::clone(&inner.data);
-            drop(inner);
-            begin_to_disk(&data, end - end % EARLY);
-        }
+        self.space.early.wrote(&inner.data, offset, end);
         Ok(())
     }
 
@@ -514,6 +530,11 @@ impl Staged {
         self.writers.load(Ordering::Acquire) > 0
     }
 
+    /// Whether somebody has it open for writing and has not closed it.
+    pub(super) fn is_written(&self) -> bool {
+        self.active.load(Ordering::Acquire) > 0
+    }
+
     /// One writer less.
     pub(super) fn remove_writer(&self) {
         self.rest();
@@ -572,14 +593,6 @@ impl Staged {
             base: inner.base.clone(),
         }
     }
-}
-
-/// Lets the disk begin with the bytes before `end`, so that close() has less to wait for.
-fn begin_to_disk(data: &File, end: u64) {
-    let (begin, length) = (end.saturating_sub(EARLY).cast_signed(), EARLY.cast_signed());
-    // SAFETY: a call with plain numbers; the descriptor is open for as long as `data` is borrowed.
-    // What it returns is of no consequence: close() syncs.
-    unsafe { libc::sync_file_range(data.as_raw_fd(), begin, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Copies the first bytes, whatever the position of the file is; the kernel shares the blocks where it can.

@@ -10,6 +10,7 @@
 mod closing;
 pub mod crash;
 mod documents;
+mod early;
 mod file;
 mod journal;
 mod junk;
@@ -41,6 +42,7 @@ use crate::repository::model::{FileEntry, FileStatus, Record, RecordId};
 use crate::status::Board;
 use closing::{Closing, Moment};
 use documents::Documents;
+use early::Early;
 use file::Space;
 pub use file::{Facts, Position, Staged};
 use journal::Journal;
@@ -138,6 +140,7 @@ impl Area {
             repository: repository.url().to_owned(),
             account: settings.account,
             rules: settings.rules,
+            early: Early::start()?,
         });
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(space.journal.free_id()?),
@@ -412,7 +415,7 @@ impl Area {
                 Err(recovery::not_listed(id))
             };
         };
-        if staged.has_writers() {
+        if staged.is_written() {
             return Err(Error::new(
                 Kind::Call(libc::EBUSY),
                 format!("{} is open in a program", staged.key()),

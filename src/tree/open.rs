@@ -275,6 +275,32 @@ impl Tree {
         }
     }
 
+    /// Writes without waiting for anybody or copying anything, if that can be. Never blocks but for the page cache.
+    ///
+    /// # Errors
+    /// As for [`Tree::write`].
+    pub fn write_quickly(
+        &self,
+        ino: u64,
+        handle: &Handle,
+        position: Position,
+        bytes: &[u8],
+    ) -> Option<Result<()>> {
+        let Handle::Staged {
+            staged,
+            writer: Some(writer),
+        } = handle
+        else {
+            return None;
+        };
+        writer.wake(staged);
+        let written = staged.write_quickly(position, bytes)?;
+        if let Ok(Meaning::Here(node)) = self.meaning(ino) {
+            self.floors.told.written(&node);
+        }
+        Some(written)
+    }
+
     /// fallocate(2): makes room, or holes.
     ///
     /// # Errors
