@@ -5,23 +5,25 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
+    LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use parking_lot::Mutex;
 
-use super::answers::{GENERATION, Place, Shared, absent, dot, file_type, lines_from};
+use super::afterwards::{Afterwards, Lanes};
+use super::answers::{GENERATION, Shared, absent};
 use super::handles::Handles;
 use super::kernel;
-use super::lanes::Lane;
-use crate::error::{Error, Kind as ErrorKind, Result};
+use super::listings::fill;
+use super::requests::{intent, made_by, permissions, process_of, text, xattr};
+use crate::error::Result;
 use crate::staging::Position;
 use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 
@@ -33,42 +35,6 @@ pub(super) struct Adapter {
     inline: Mutex<()>,
 }
 
-/// Where calls wait.
-struct Lanes {
-    /// Calls that may ask the repository.
-    metadata: Lane,
-    /// Reads of what the server has: local disk only; those that need the network are answered by the floor that
-    /// fetches.
-    data: Lane,
-    /// Reads and writes of staged files. One of them may have to copy a large file first.
-    staged: Lane,
-    /// Calls that may wait for an upload.
-    closing: Lane,
-}
-
-/// What is left to do when the kernel sends nothing more.
-pub(super) struct Afterwards {
-    shared: Arc<Shared>,
-    lanes: Arc<Lanes>,
-}
-
-impl Afterwards {
-    /// Waits for the calls under way, and closes what programs had open: the kernel need not tell at an unmount.
-    pub(super) fn finish(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        for lane in [&self.lanes.staged, &self.lanes.closing] {
-            if !lane.wait_idle(deadline) {
-                log::warn!("calls are still under way; what was closed is in the journal");
-            }
-        }
-        for handle in self.shared.files.take_all() {
-            if let Err(error) = self.shared.tree.release(&handle) {
-                self.shared.tree.board().post(&error);
-            }
-        }
-    }
-}
-
 impl Adapter {
     pub(super) fn new(tree: Arc<Tree>) -> Self {
         let shared = Shared {
@@ -77,18 +43,19 @@ impl Adapter {
             folders: Handles::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-        };
-        let lanes = Lanes {
-            metadata: Lane::new("metadata", 128),
-            data: Lane::new("data", 4),
-            staged: Lane::new("staged", 64),
-            closing: Lane::new("closing", 256),
+            notifier: OnceLock::new(),
         };
         Adapter {
             shared: Arc::new(shared),
-            lanes: Arc::new(lanes),
+            lanes: Arc::default(),
             inline: Mutex::default(),
         }
+    }
+
+    /// Where the kernel can be told what it must not rely on any more.
+    pub(super) fn hears(&self) -> impl FnOnce(Notifier) + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |notifier| drop(shared.notifier.set(notifier))
     }
 
     /// What is left to do afterwards.
@@ -101,63 +68,6 @@ impl Adapter {
 
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
-    }
-}
-
-/// Names that are no UTF-8 can't be keys, so nothing is there under them.
-fn text(name: &OsStr) -> Result<String> {
-    name.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Refused,
-            format!("{} is no UTF-8, as keys must be", name.display()),
-        )
-    })
-}
-
-/// The process of a thread. The kernel tells threads, and one thread may close what another opened.
-fn process_of(thread: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
-        .unwrap_or(thread)
-}
-
-/// The permission bits of a mode; its type is not ours to keep.
-fn permissions(mode: u32) -> u16 {
-    // The mask makes it fit.
-    (mode & 0o7777) as u16
-}
-
-/// What is remembered of something that this process makes.
-fn made_by(req: &Request, mode: u32) -> Facts {
-    Facts {
-        mode: Some(permissions(mode)),
-        uid: Some(req.uid()),
-        gid: Some(req.gid()),
-        ..Facts::default()
-    }
-}
-
-/// Answers a question for an extended attribute: with its size, or with as much as the caller has room for.
-fn xattr(shared: &Shared, answer: Result<Vec<u8>>, room: u32, reply: ReplyXattr) {
-    match answer {
-        // At most a few KiB.
-        Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(shared.errno(&error)),
-    }
-}
-
-fn intent(flags: i32, thread: u32) -> Intent {
-    let write = OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY;
-    Intent {
-        write,
-        truncate: write && flags & libc::O_TRUNC != 0,
-        exclusive: flags & libc::O_EXCL != 0,
-        process: if write { process_of(thread) } else { thread },
-        told: Facts::default(),
     }
 }
 
@@ -295,12 +205,20 @@ impl Filesystem for Adapter {
         let only_new = flags.contains(RenameFlags::RENAME_NOREPLACE);
         // May fetch a file and wait for its upload.
         self.lanes.closing.run(move || {
-            let renamed = names.and_then(|(name, newname)| {
-                shared
-                    .tree
-                    .rename((parent.0, &name), (newparent.0, &newname), only_new)
-            });
+            let (name, newname) = match names {
+                Ok(names) => names,
+                Err(error) => return reply.error(shared.errno(&error)),
+            };
+            let renamed = shared
+                .tree
+                .rename((parent.0, &name), (newparent.0, &newname), only_new);
+            let failed = renamed.is_err();
             shared.empty(renamed, reply);
+            if failed {
+                // What the server refuses has its new name all the same.
+                shared.forget_name(parent.0, &name);
+                shared.forget_name(newparent.0, &newname);
+            }
         });
     }
 
@@ -627,16 +545,7 @@ impl Filesystem for Adapter {
             Ok(listing) => listing,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        for (position, line) in lines_from(&listing, offset) {
-            let (name, kind) = match line {
-                Place::Dot(name) => (name, FileType::Directory),
-                Place::Line(line) => (line.name.as_str(), file_type(line.attributes.kind)),
-            };
-            // The number is for information only; a lookup gives the real one.
-            if reply.add(INodeNo(ino.0), position, kind, name) {
-                break;
-            }
-        }
+        fill(&listing, ino, offset, &mut reply);
         reply.ok();
     }
 
@@ -653,38 +562,7 @@ impl Filesystem for Adapter {
             Ok(listing) => listing,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        for (position, line) in lines_from(&listing, offset) {
-            let full = match line {
-                // The kernel takes no lookup for these two.
-                Place::Dot(name) => {
-                    let attr = FileAttr {
-                        kind: FileType::Directory,
-                        ..shared.attr(ino.0, &dot())
-                    };
-                    reply.add(INodeNo(ino.0), position, name, &Duration::ZERO, &attr, GENERATION)
-                }
-                Place::Line(line) => {
-                    let found = shared.tree.remember_line(line);
-                    let attr = shared.found(&found);
-                    let valid = found.attributes.valid;
-                    let full = reply.add(
-                        INodeNo(found.ino),
-                        position,
-                        &line.name,
-                        &valid,
-                        &attr,
-                        GENERATION,
-                    );
-                    if full {
-                        shared.tree.forget(found.ino, 1);
-                    }
-                    full
-                }
-            };
-            if full {
-                break;
-            }
-        }
+        shared.fill_with_attributes(&listing, ino, offset, &mut reply);
         reply.ok();
     }
 

@@ -2,14 +2,17 @@
 //!
 //! Used by `adapter` alone. It asks the tree nothing.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::ffi::OsStr;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
-use fuser::{Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyEmpty, ReplyEntry};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, Notifier, ReplyEmpty, ReplyEntry,
+};
 
 use super::handles::Handles;
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::tree::{Access, Attributes, Facts, Found, Handle, Kind, Listing, Opened, Tree};
+use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
 
 /// Numbers are never used twice, so all are of the first generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -25,6 +28,8 @@ pub(super) struct Shared {
     pub(super) folders: Handles<Listing>,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// To tell the kernel what it must not rely on any more. Set as soon as there is a session.
+    pub(super) notifier: OnceLock<Notifier>,
 }
 
 impl Shared {
@@ -91,6 +96,15 @@ impl Shared {
         (FileHandle(self.files.insert(opened.handle)), flags)
     }
 
+    /// A name may mean something else than the kernel thinks. Not while the kernel waits for an answer about it.
+    pub(super) fn forget_name(&self, parent: u64, name: &str) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_entry(INodeNo(parent), OsStr::new(name))
+        {
+            log::debug!("the kernel goes on relying on {name}: {error}");
+        }
+    }
+
     pub(super) fn entry(&self, answer: Result<Found>, reply: ReplyEntry) {
         match answer {
             Ok(found) => reply.entry(&found.attributes.valid, &self.found(&found), GENERATION),
@@ -106,41 +120,11 @@ impl Shared {
     }
 }
 
-/// `.` and `..`, then the listing.
-pub(super) enum Place<'a> {
-    Dot(&'static str),
-    Line(&'a crate::tree::Line),
-}
-
-/// The places of a folder after `offset`, each with the offset that comes after it.
-pub(super) fn lines_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
-    [".", ".."]
-        .into_iter()
-        .map(Place::Dot)
-        .chain(listing.lines.iter().map(Place::Line))
-        .zip(1u64..)
-        .map(|(place, position)| (position, place))
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-}
-
 pub(super) fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::Folder => FileType::Directory,
         Kind::File => FileType::RegularFile,
         Kind::Link => FileType::Symlink,
-    }
-}
-
-/// Attributes of no consequence, for `.` and `..`.
-pub(super) fn dot() -> Attributes {
-    Attributes {
-        kind: Kind::Folder,
-        access: Access::Open,
-        told: Facts::default(),
-        links: 1,
-        size: 0,
-        mtime: SystemTime::UNIX_EPOCH,
-        valid: Duration::ZERO,
     }
 }
 

@@ -3,11 +3,14 @@
 //! Called by `cli/`. It decides nothing about records: every call goes to `tree/` and every answer back to the kernel.
 
 mod adapter;
+mod afterwards;
 mod answers;
 pub mod device;
 mod handles;
 mod kernel;
 mod lanes;
+mod listings;
+mod requests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -55,8 +58,10 @@ pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
     let device = device::attach(&settings)?;
     let adapter = Adapter::new(Arc::clone(&tree));
     let afterwards = adapter.afterwards();
+    let hear = adapter.hears();
     let session = fuser::Session::from_fd(adapter, device, acl, config)
         .map_err(|e| Error::local("agree with the kernel on how to talk", &e))?;
+    hear(session.notifier());
     let mountpoint = settings.mountpoint.clone();
     let weak = Arc::downgrade(&tree);
     on_signal(move || {

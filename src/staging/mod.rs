@@ -9,6 +9,7 @@
 
 mod closing;
 pub mod crash;
+mod decisions;
 mod documents;
 mod early;
 mod file;
@@ -16,6 +17,7 @@ mod journal;
 mod junk;
 mod left;
 mod moves;
+mod origins;
 mod place;
 mod queue;
 mod recovery;
@@ -38,7 +40,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
-use crate::repository::model::{FileEntry, FileStatus, Record, RecordId};
+use crate::repository::model::{FileEntry, Record, RecordId};
 use crate::status::Board;
 use closing::{Closing, Moment};
 use documents::Documents;
@@ -117,6 +119,8 @@ struct Shared {
 
 /// The pause before a file that could not be brought to disk is closed again.
 const CLOSE_PAUSE: Duration = Duration::from_secs(5);
+/// As long as a rename() waits for the upload of what it renamed.
+const RENAME_WAIT: Duration = Duration::from_secs(5);
 /// As long as an unlink waits for a running upload of the same key to stop. It stops between two pieces or steps,
 /// each of which the limits of `repository/` bound.
 const LONGEST_STOP: Duration = Duration::from_secs(90);
@@ -310,10 +314,11 @@ impl Area {
         !self.shared.files.lock().is_absent(staged)
     }
 
-    /// When a close() that begins now stops waiting.
+    /// When a rename() that begins now stops waiting: earlier than a close(), because the kernel lets nobody list the
+    /// folder meanwhile.
     #[must_use]
     pub fn patience(&self) -> Instant {
-        Instant::now() + self.shared.close_wait
+        Instant::now() + self.shared.close_wait.min(RENAME_WAIT)
     }
 
     /// Stops the upload of a file that is about to be renamed or removed; when this returns, none runs. Returns whether
@@ -369,79 +374,6 @@ impl Area {
         for staged in all.iter().filter(|staged| staged.draft == *draft) {
             self.remove(staged);
         }
-    }
-
-    /// What is not safe on the server, oldest first.
-    #[must_use]
-    pub fn uploads(&self) -> Vec<crate::status::Upload> {
-        let mut uploads: Vec<_> = self
-            .shared
-            .all()
-            .iter()
-            .filter(|staged| staged.is_unsent())
-            .map(|staged| staged.status())
-            .chain(self.shared.unclosed_status())
-            .collect();
-        uploads.sort_by_key(|upload| upload.id);
-        uploads
-    }
-
-    /// Tries an upload again now: one that was refused, that waits, or that was never closed.
-    ///
-    /// # Errors
-    /// `Call(ENOENT)` if there is none of this number; `Call(EBUSY)` if it is on its way; `Call(EEXIST)`, `Local`.
-    pub fn retry(&self, id: u64) -> Result<()> {
-        let Some(staged) = self.shared.numbered(id) else {
-            return self.shared.send_unclosed(id);
-        };
-        let turn = staged.revive()?;
-        if staged.place() == Place::Document {
-            self.shared.files.lock().take_back(&staged);
-        }
-        self.shared.changed();
-        self.shared.enqueue(&staged, turn, Some(Known::Nothing));
-        Ok(())
-    }
-
-    /// Drops what was written: the bytes that are here, and an entry on the server that has none.
-    ///
-    /// # Errors
-    /// `Call(ENOENT)` if there is none of this number; `Call(EBUSY)` if it is open; what kept the server from answering.
-    pub fn discard(&self, id: u64) -> Result<()> {
-        let Some(staged) = self.shared.numbered(id) else {
-            return if self.shared.drop_unclosed(id) {
-                Ok(())
-            } else {
-                Err(recovery::not_listed(id))
-            };
-        };
-        if staged.is_written() {
-            return Err(Error::new(
-                Kind::Call(libc::EBUSY),
-                format!("{} is open in a program", staged.key()),
-            )
-            .with_advice("Close it there first."));
-        }
-        let on_server = self.hold(&staged)?;
-        if let Some(key) = staged.place().key()
-            && on_server
-        {
-            // A pending entry would keep the draft from being published.
-            let pending = |entry: &FileEntry| entry.key == *key && entry.status == FileStatus::Pending;
-            let files = self.shared.repository.draft_files(&staged.draft);
-            let deleted = files.and_then(|files| match files.iter().any(pending) {
-                true => self.shared.delete(&staged.draft, key),
-                false => Ok(()),
-            });
-            if let Err(error) = deleted
-                && error.kind() != Kind::NotFound
-            {
-                self.resume(&staged);
-                return Err(error);
-            }
-        }
-        self.remove(&staged);
-        Ok(())
     }
 
     /// Ends the workers, each after the request in hand. What is not sent stays in the journal; junk goes.
