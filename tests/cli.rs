@@ -1,6 +1,6 @@
 //! The commands as people run them: the real binary, a repository on this machine, and for some a real mount.
 //!
-//! `refused` and `settings` need no working mount; all that does is in `mounted`.
+//! `refused` and `settings` need no working mount; all that does is in `mounted` and `uploads`.
 
 #[path = "cli/machine.rs"]
 mod machine;
@@ -10,3 +10,5 @@ mod mounted;
 mod refused;
 #[path = "cli/settings.rs"]
 mod settings;
+#[path = "cli/uploads.rs"]
+mod uploads;

@@ -5,6 +5,7 @@
 //! which serves the file system. Only here an error becomes an exit code.
 
 mod address;
+mod control;
 mod doctor;
 mod fuse;
 mod guard;
@@ -21,6 +22,9 @@ mod status;
 mod terminal;
 mod units;
 mod unmount;
+mod uploads;
+mod watch;
+mod within;
 mod worker;
 
 use std::ffi::OsString;
@@ -56,6 +60,7 @@ enum Command {
     #[command(visible_alias = "umount")]
     Unmount(unmount::Arguments),
     Status(status::Arguments),
+    Uploads(uploads::Arguments),
     Doctor(doctor::Arguments),
     /// The small process that outlives the worker
     #[command(hide = true)]
@@ -68,6 +73,14 @@ enum Command {
     Peek {
         /// The mount point
         mountpoint: PathBuf,
+    },
+    /// Tells a mount to do something
+    #[command(hide = true)]
+    Tell {
+        /// The mount point
+        mountpoint: PathBuf,
+        /// What to do
+        line: String,
     },
 }
 
@@ -90,10 +103,12 @@ pub fn run() -> ExitCode {
         Command::Mount(arguments) => done(mount::run(&arguments)),
         Command::Unmount(arguments) => done(unmount::run(&arguments)),
         Command::Status(arguments) => done(status::run(&arguments)),
+        Command::Uploads(arguments) => done(uploads::run(&arguments)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),
         Command::Worker(daemon) => worker::run(daemon.verbose),
         Command::Peek { mountpoint } => probe::peek(&mountpoint),
+        Command::Tell { mountpoint, line } => control::tell(&mountpoint, &line),
     }
 }
 

@@ -52,6 +52,9 @@ pub struct Arguments {
     /// Files uploaded at the same time [default: 4]
     #[arg(long, value_name = "N")]
     uploads: Option<usize>,
+    /// Names of files that are never sent, instead of the built-in list (.DS_Store, *~, *.part ...); can be given often
+    #[arg(long, value_name = "PATTERN")]
+    junk: Vec<String>,
     /// Refuse every write
     #[arg(long)]
     read_only: bool,
@@ -143,7 +146,7 @@ fn note_beginnings(mountpoint: &Path) {
     if !status.uploads.is_empty() {
         let count = status.uploads.len();
         terminal::note(format_args!(
-            "{count} files of an earlier mount are not on the server yet (rdmfs status)"
+            "{count} files of an earlier mount are not on the server yet (rdmfs uploads lists them)"
         ));
     }
 }
@@ -179,6 +182,7 @@ impl Arguments {
             draft_ttl: self.draft_ttl,
             connections: self.connections,
             uploads: self.uploads,
+            junk: (!self.junk.is_empty()).then(|| self.junk.clone()),
             read_only: self.read_only.then_some(true),
             allow_other: self.allow_other.then_some(true),
             log_file: self.log_file.clone(),

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::cli::mountpoint;
+use crate::error::{Error, Kind, Result};
 
 /// The type our mounts have there.
 pub const OUR_TYPE: &str = "fuse.rdmfs";
@@ -20,7 +21,7 @@ pub struct Mount {
     pub mountpoint: PathBuf,
     /// The type, such as `ext4` or `fuse.rdmfs`.
     pub fs_type: String,
-    /// What is mounted; for ours the repository's address.
+    /// What is mounted; for ours `host:/` of the repository's address.
     pub source: String,
 }
 
@@ -29,6 +30,14 @@ impl Mount {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.fs_type == OUR_TYPE
+    }
+
+    /// Whether it may be one of the repository at this address: it names only the host.
+    #[must_use]
+    pub fn may_be_of(&self, url: &str) -> bool {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let host = rest.split('/').next().unwrap_or_default();
+        self.source.strip_suffix(":/") == Some(host)
     }
 }
 
@@ -51,6 +60,25 @@ pub fn at(mountpoint: &Path) -> Result<Option<Mount>> {
         .into_iter()
         .rev()
         .find(|mount| mount.mountpoint == mountpoint))
+}
+
+/// The mounts of ours, or the one at a place.
+///
+/// # Errors
+/// `NotFound` if none is at that place; if `/proc` can't be read.
+pub fn ours(place: Option<&Path>) -> Result<Vec<Mount>> {
+    let Some(place) = place else {
+        return Ok(all()?.into_iter().filter(Mount::is_ours).collect());
+    };
+    let place = mountpoint::resolve(place)?;
+    let mount = at(&place)?.filter(Mount::is_ours).ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            format!("nothing of rdmfs is mounted on {}", place.display()),
+        )
+        .with_advice("rdmfs status, without a place, lists what is.")
+    })?;
+    Ok(vec![mount])
 }
 
 fn parse(bytes: &[u8]) -> Vec<Mount> {
@@ -105,7 +133,7 @@ mod tests {
     use super::*;
 
     const SAMPLE: &[u8] = b"22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
-        96 22 0:52 / /mnt/my\\040data rw,nosuid,nodev shared:5 master:1 - fuse.rdmfs https://zenodo.org rw,user_id=0\n";
+        96 22 0:52 / /mnt/my\\040data rw,nosuid,nodev shared:5 master:1 - fuse.rdmfs zenodo.org:/ rw,user_id=0\n";
 
     #[test]
     fn places_with_blanks_and_optional_fields_are_read() {
@@ -114,8 +142,9 @@ mod tests {
         assert!(!mounts[0].is_ours());
         assert_eq!(mounts[1].mountpoint, Path::new("/mnt/my data"));
         assert_eq!(mounts[1].device, "0:52");
-        assert_eq!(mounts[1].source, "https://zenodo.org");
+        assert_eq!(mounts[1].source, "zenodo.org:/");
         assert!(mounts[1].is_ours());
+        assert!(mounts[1].may_be_of("https://zenodo.org/") && !mounts[1].may_be_of("https://zenodo.org:444"));
     }
 
     #[test]

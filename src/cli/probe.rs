@@ -2,16 +2,18 @@
 //!
 //! A program that waits for a stuck FUSE daemon may not even be killable, and a thread in that state keeps its whole
 //! process from ending. So a child process does the reading; past the limit it is left behind, and the command goes
-//! on. The child is this program with the hidden command `peek`.
+//! on. The child is this program with the hidden command `peek`. `control` writes to mounts in the same way.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use crate::cli::mountinfo::Mount;
 use crate::cli::terminal;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::status::Status;
 
 /// How long a daemon may take to say how it is. It does so from memory; a healthy one answers in milliseconds.
@@ -37,9 +39,59 @@ pub enum Answer {
 /// # Errors
 /// If the child can't be started.
 pub fn ask(mountpoint: &Path) -> Result<Answer> {
+    let child = start(&["peek".as_ref(), mountpoint.as_os_str()])?;
+    Ok(match child.recv_timeout(LIMIT) {
+        Err(_) => Answer::Stuck,
+        Ok(Said { bytes, code: Some(0) }) => match serde_json::from_slice(&bytes) {
+            Ok(status) => Answer::Status(status),
+            Err(error) => Answer::Failed(format!("its status can't be understood ({error})")),
+        },
+        Ok(Said { code, .. }) => match code {
+            Some(libc::ENOTCONN) => Answer::Dead,
+            Some(libc::EACCES | libc::EPERM) => Answer::NotAllowed,
+            Some(errno) => Answer::Failed(std::io::Error::from_raw_os_error(errno).to_string()),
+            None => Answer::Failed("the process that looked at it was killed".into()),
+        },
+    })
+}
+
+/// Asks several mounts at once, so that several stuck ones cost one time limit together.
+///
+/// # Errors
+/// If a child can't be started.
+pub fn ask_all(mounts: &[Mount]) -> Result<Vec<Answer>> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = mounts
+            .iter()
+            .map(|mount| scope.spawn(|| ask(&mount.mountpoint)))
+            .collect();
+        asked
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "looking at a mount failed")))
+            })
+            .collect()
+    })
+}
+
+/// How a child that touched a mount ended.
+pub struct Said {
+    /// What it printed.
+    pub bytes: Vec<u8>,
+    /// Its exit code, which is an errno unless it is 0; `None` if it was killed.
+    pub code: Option<i32>,
+}
+
+/// Starts this program with one of the commands that touch a mount. Whoever waits decides how long; the child is never
+/// waited for by dropping the receiver.
+///
+/// # Errors
+/// If it can't be started.
+pub fn start(arguments: &[&OsStr]) -> Result<Receiver<Said>> {
     let mut child = Command::new("/proc/self/exe")
-        .arg("peek")
-        .arg(mountpoint)
+        .args(arguments)
         // A child that stays behind must not hold the caller's directory or terminal.
         .current_dir("/")
         .stdin(Stdio::null())
@@ -57,19 +109,9 @@ pub fn ask(mountpoint: &Path) -> Result<Answer> {
         }
         let code = child.wait().ok().and_then(|status| status.code());
         // Nobody listens any more after the limit.
-        let _ = sender.send((bytes, code));
+        let _ = sender.send(Said { bytes, code });
     });
-    Ok(match receiver.recv_timeout(LIMIT) {
-        Err(_) => Answer::Stuck,
-        Ok((bytes, Some(0))) => match serde_json::from_slice(&bytes) {
-            Ok(status) => Answer::Status(status),
-            Err(error) => Answer::Failed(format!("its status can't be understood ({error})")),
-        },
-        Ok((_, Some(libc::ENOTCONN))) => Answer::Dead,
-        Ok((_, Some(libc::EACCES | libc::EPERM))) => Answer::NotAllowed,
-        Ok((_, Some(errno))) => Answer::Failed(std::io::Error::from_raw_os_error(errno).to_string()),
-        Ok((_, None)) => Answer::Failed("the process that looked at it was killed".into()),
-    })
+    Ok(receiver)
 }
 
 /// The child's side: copies the status to stdout; the exit code is the errno.
@@ -79,9 +121,13 @@ pub fn peek(mountpoint: &Path) -> ExitCode {
             terminal::print(&text);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            ExitCode::from(u8::try_from(errno).unwrap_or(u8::MAX))
-        }
+        Err(error) => exit_with(&error),
     }
+}
+
+/// The exit code by which a child tells its parent the errno.
+#[must_use]
+pub fn exit_with(error: &std::io::Error) -> ExitCode {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    ExitCode::from(u8::try_from(errno).unwrap_or(u8::MAX))
 }

@@ -16,6 +16,7 @@ use crate::cli::{fuse, terminal};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
 use crate::repository::Token;
+use crate::staging::{JUNK, Rules};
 
 /// Where the repository's address, the token and the local directories come from; `mount` and `doctor` share these.
 #[derive(Args, Default)]
@@ -87,6 +88,12 @@ impl Sources {
         layers.push(sources::environment());
         layers.extend(configured);
         Ok(Sources { layers })
+    }
+
+    /// These layers alone, the one that wins first.
+    #[must_use]
+    pub fn of(layers: Vec<Layer>) -> Self {
+        Sources { layers }
     }
 
     fn get<T>(&self, field: impl Fn(&Layer) -> Option<T>) -> Option<T> {
@@ -196,6 +203,11 @@ impl Sources {
             self.get(field)
                 .map_or(Duration::from_secs(default), |span| span.0)
         };
+        let junk = self
+            .get(|layer| layer.junk.clone())
+            .unwrap_or_else(|| JUNK.map(str::to_owned).into());
+        // Told here, where there is somebody to tell.
+        Rules::new(&junk)?;
         Ok(MountSettings {
             token,
             mountpoint,
@@ -209,7 +221,7 @@ impl Sources {
             draft_ttl: span(|layer| layer.draft_ttl, 5),
             connections: self.count("connections", |layer| layer.connections)?,
             uploads: self.count("uploads", |layer| layer.uploads)?,
-            junk: crate::staging::JUNK.map(str::to_owned).into(),
+            junk,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
             options: self

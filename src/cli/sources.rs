@@ -45,6 +45,8 @@ pub struct Layer {
     pub connections: Option<usize>,
     /// Uploads at the same time.
     pub uploads: Option<usize>,
+    /// Patterns for names of files that are never sent, instead of the built-in ones.
+    pub junk: Option<Vec<String>>,
     /// Refuse every write.
     pub read_only: Option<bool>,
     /// Let other users in.

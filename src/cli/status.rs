@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::cli::mountinfo::{self, Mount};
 use crate::cli::probe::{self, Answer};
 use crate::cli::units::Size;
-use crate::cli::{mountpoint, progress, terminal};
-use crate::error::{Error, Kind, Result};
-use crate::status::Status;
+use crate::cli::{progress, terminal, watch};
+use crate::error::Result;
+use crate::status::{Status, Upload, UploadState};
 
 /// Show what is mounted, what is being uploaded and downloaded, and the last problems
 #[derive(Args)]
@@ -23,11 +23,15 @@ pub struct Arguments {
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
+    /// Go on showing how transfers get on, until Ctrl-C or until nothing is mounted any more
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   rdmfs status
+  rdmfs status --watch ~/zenodo
   rdmfs status --json ~/zenodo | jq '.[0].status.uploads'
 
 The exit code is 1 if a mount does not answer.";
@@ -37,36 +41,11 @@ The exit code is 1 if a mount does not answer.";
 /// # Errors
 /// If the mount asked for isn't there.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mounts = match &arguments.mountpoint {
-        None => mountinfo::all()?.into_iter().filter(Mount::is_ours).collect(),
-        Some(place) => {
-            let place = mountpoint::resolve(place)?;
-            let mount = mountinfo::at(&place)?.filter(Mount::is_ours).ok_or_else(|| {
-                Error::new(
-                    Kind::NotFound,
-                    format!("nothing of rdmfs is mounted on {}", place.display()),
-                )
-                .with_advice("rdmfs status, without a place, lists what is.")
-            })?;
-            vec![mount]
-        }
-    };
-    // All at once: several stuck ones cost one time limit together.
-    let answers: Vec<Result<Answer>> = std::thread::scope(|scope| {
-        let asked: Vec<_> = mounts
-            .iter()
-            .map(|mount| scope.spawn(|| probe::ask(&mount.mountpoint)))
-            .collect();
-        asked
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "looking at a mount failed")))
-            })
-            .collect()
-    });
-    let answers: Vec<Answer> = answers.into_iter().collect::<Result<_>>()?;
+    let mounts = mountinfo::ours(arguments.mountpoint.as_deref())?;
+    if arguments.watch {
+        return watch::run(&mounts);
+    }
+    let answers = probe::ask_all(&mounts)?;
     let all_well = answers
         .iter()
         .all(|answer| matches!(answer, Answer::Status(_) | Answer::NotAllowed));
@@ -132,22 +111,7 @@ fn status_text(head: &str, status: &Status) -> String {
         "{head}\n  {user}{mode}, since {}, pid {}",
         status.started, status.pid
     );
-    if status.uploads.is_empty() {
-        text.push_str("  uploads: none; everything written has arrived\n");
-    } else {
-        let _ = writeln!(text, "  uploads: {} not on the server yet", status.uploads.len());
-    }
-    for upload in &status.uploads {
-        let _ = writeln!(
-            text,
-            "    {}/{}  {} of {}  {}",
-            upload.draft,
-            upload.key,
-            Size(upload.sent),
-            Size(upload.size),
-            progress::describe(upload)
-        );
-    }
+    text.push_str(&uploads_text(&status.uploads));
     for download in &status.downloads {
         let _ = write!(
             text,
@@ -190,10 +154,71 @@ fn status_text(head: &str, status: &Status) -> String {
     text
 }
 
+/// What is on its way, and apart from it what waits for a decision, with the commands to decide by.
+fn uploads_text(uploads: &[Upload]) -> String {
+    if uploads.is_empty() {
+        return "  uploads: none; everything written has arrived\n".into();
+    }
+    let of = |wanted: fn(UploadState) -> bool| -> Vec<&Upload> {
+        uploads.iter().filter(|upload| wanted(upload.state)).collect()
+    };
+    let on_their_way = of(|state| state.moves() || state == UploadState::Open);
+    let refused = of(|state| state == UploadState::Refused);
+    let unclosed = of(|state| state == UploadState::Unclosed);
+    let mut text = String::new();
+    if !on_their_way.is_empty() {
+        text.push_str(&format!(
+            "  uploads: {} not on the server yet\n",
+            on_their_way.len()
+        ));
+        on_their_way
+            .iter()
+            .for_each(|upload| text.push_str(&upload_line(upload)));
+    }
+    if !refused.is_empty() {
+        text.push_str(&format!("  refused: {}, kept until you decide\n", refused.len()));
+        for upload in refused {
+            let id = upload.id;
+            text.push_str(&upload_line(upload));
+            text.push_str(&format!(
+                "      rdmfs uploads retry {id} tries it again, discard {id} drops it, recover {id} copies it\n"
+            ));
+        }
+    }
+    if !unclosed.is_empty() {
+        text.push_str(&format!(
+            "  never closed: {}, kept until you decide\n",
+            unclosed.len()
+        ));
+        for upload in unclosed {
+            let id = upload.id;
+            text.push_str(&format!(
+                "    {}  {}\n",
+                progress::file(upload),
+                Size(upload.size)
+            ));
+            text.push_str(&format!(
+                "      rdmfs uploads recover {id} --unclosed copies what was written, rdmfs uploads discard {id} drops it\n"
+            ));
+        }
+    }
+    text
+}
+
+fn upload_line(upload: &Upload) -> String {
+    format!(
+        "    {}  {} of {}  {}\n",
+        progress::file(upload),
+        Size(upload.sent),
+        Size(upload.size),
+        progress::describe(upload)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Cache, Upload, UploadState};
+    use crate::status::Cache;
 
     #[test]
     fn an_upload_that_was_refused_is_shown_with_the_reason() {
@@ -206,8 +231,7 @@ mod tests {
             read_only: false,
             started: "2026-11-22T00:00:00Z".into(),
             uploads: vec![Upload {
-                id: 1,
-                kept: "/state/data/1-0".into(),
+                id: 7,
                 draft: "abcde-12345".into(),
                 key: "a.csv".into(),
                 state: UploadState::Refused,
@@ -216,6 +240,7 @@ mod tests {
                 tries: 1,
                 next_try: None,
                 reason: Some("Bucket quota exceeded.".into()),
+                kept: "/state/data/7-0".into(),
             }],
             downloads: Vec::new(),
             cache: Cache::default(),
@@ -227,5 +252,39 @@ mod tests {
         let text = status_text("https://example.org on /mnt", &status);
         assert!(text.contains("abcde-12345/a.csv"), "{text}");
         assert!(text.contains("refused: Bucket quota exceeded."), "{text}");
+    }
+    fn upload(id: u64, state: UploadState) -> Upload {
+        Upload {
+            id,
+            draft: "abcde-12345".into(),
+            key: format!("{id}.csv"),
+            state,
+            sent: 0,
+            size: 2048,
+            tries: 3,
+            next_try: Some("2026-11-22T00:00:00Z".into()),
+            reason: None,
+            kept: format!("/state/data/{id}-0").into(),
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_decision_stands_apart_with_the_commands_to_decide_by() {
+        let text = uploads_text(&[
+            upload(1, UploadState::Waiting),
+            upload(2, UploadState::Refused),
+            upload(3, UploadState::Unclosed),
+        ]);
+        for part in [
+            "uploads: 1 not on the server yet",
+            "will be tried again at 2026-11-22T00:00:00Z, tried 3 times",
+            "refused: 1",
+            "rdmfs uploads retry 2",
+            "never closed: 1",
+            "rdmfs uploads recover 3 --unclosed",
+            "rdmfs uploads discard 3",
+        ] {
+            assert!(text.contains(part), "no \"{part}\" in {text}");
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! What the commands print, and how an error ends one.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 /// Prints to stdout. A reader that has seen enough (`rdmfs status | head -1`) ends the command quietly, where
 /// `print!` would panic.
@@ -29,6 +29,47 @@ pub fn note(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "rdmfs: {line}");
 }
 
+/// A name or a server's words as they can be shown: a control character in them must neither break a line nor reach
+/// the terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Whether a person watches both what is said and what is noted.
+#[must_use]
+pub fn is_watched() -> bool {
+    std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a person a question that only `yes` answers with yes.
+///
+/// # Errors
+/// `Usage` if there is no person to ask; `--yes` is what a script says instead.
+pub fn ask(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Error::new(
+            Kind::Usage,
+            "there is no terminal to ask on, and nothing was done",
+        )
+        .with_advice("Give --yes to do it without being asked."));
+    }
+    let _ = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Error::local("can't read the answer", &error))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
 /// Prints an error with its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
     note(error);
@@ -39,5 +80,18 @@ pub fn fail(error: &Error) -> ExitCode {
         ExitCode::from(2)
     } else {
         ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_letters_stay() {
+        assert_eq!(
+            printable("Größe\n\u{1b}[2J\t\u{9b}.csv"),
+            "Größe\\n\\u{1b}[2J\\t\\u{9b}.csv"
+        );
     }
 }

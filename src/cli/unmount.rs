@@ -11,16 +11,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cli::mountpoint;
 use crate::cli::probe::{self, Answer};
-use crate::cli::progress::{self, Progress};
+use crate::cli::progress::{self, PACE, Progress, Seen};
 use crate::cli::{mountinfo, terminal};
 use crate::error::{Error, Kind, Result};
 use crate::mount::device::{How, detach};
-use crate::status::{Status, UploadState};
+use crate::status::{Status, Upload, UploadState};
 
 /// How long the daemon may take to end after the unmount.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// How often the uploads are looked at.
-const PACE: Duration = Duration::from_millis(300);
 
 /// Unmount; waits for uploads first, and shows them
 #[derive(Args)]
@@ -118,51 +116,71 @@ fn find(path: &Path) -> Result<PathBuf> {
 
 /// Waits until nothing moves any more, and returns the last status seen.
 fn wait_for_uploads(mountpoint: &Path, mut status: Box<Status>) -> Result<Box<Status>> {
-    let mut progress = Progress::new();
     if status.moving_uploads() > 0 {
         terminal::note(format_args!(
             "waiting for {} uploads (Ctrl-C leaves it mounted; --now would keep them for the next mount)",
             status.moving_uploads()
         ));
     }
-    loop {
-        progress.update(status.uploads.iter().filter(|upload| upload.state.moves()));
-        if status.moving_uploads() == 0 {
-            return Ok(status);
-        }
+    let mut progress = Progress::new();
+    while status.moving_uploads() > 0 {
+        progress.update(&[Seen::of("", &status)]);
         std::thread::sleep(PACE);
         status = match probe::ask(mountpoint)? {
             Answer::Status(status) => status,
             other => return Err(no_answer(mountpoint, &format!("{other:?}"))),
         };
     }
+    // Whoever saw them on their way sees them arrive.
+    progress.update(&[Seen::of("", &status)]);
+    Ok(status)
 }
 
 fn tell_what_is_left(status: &Status) {
     for upload in &status.uploads {
         terminal::note(format_args!(
-            "not uploaded: {}/{}: {}",
-            upload.draft,
-            upload.key,
+            "not uploaded: {}: {}",
+            progress::file(upload),
             progress::describe(upload)
         ));
     }
-    if !status.uploads.is_empty() {
-        let refused = status
-            .uploads
+    if status.uploads.is_empty() {
+        return;
+    }
+    terminal::note(format_args!(
+        "{} files are kept in {} (rdmfs uploads lists them)",
+        status.uploads.len(),
+        status.staging.display(),
+    ));
+    for line in what_to_decide(&status.uploads) {
+        terminal::note(line);
+    }
+}
+
+/// The commands for what will not go by itself.
+fn what_to_decide(uploads: &[Upload]) -> Vec<String> {
+    let ids = |state: UploadState| -> Option<String> {
+        let ids: Vec<String> = uploads
             .iter()
-            .any(|upload| upload.state == UploadState::Refused);
-        terminal::note(format_args!(
-            "{} files are kept in {}{}",
-            status.uploads.len(),
-            status.staging.display(),
-            if refused {
-                "; the refused ones wait for you to correct what the repository names"
-            } else {
-                ""
-            }
+            .filter(|upload| upload.state == state)
+            .map(|upload| upload.id.to_string())
+            .collect();
+        (!ids.is_empty()).then(|| ids.join(" "))
+    };
+    let mut lines = Vec::new();
+    if let Some(ids) = ids(UploadState::Refused) {
+        lines.push(format!(
+            "refused ones wait for you to correct what the repository names; then, mounted again: \
+             rdmfs uploads retry {ids} (or: discard {ids})"
         ));
     }
+    if let Some(ids) = ids(UploadState::Unclosed) {
+        lines.push(format!(
+            "files that were never closed are not sent; rdmfs uploads recover --unclosed ID copies what was written, \
+             and, mounted again, rdmfs uploads discard {ids} drops it"
+        ));
+    }
+    lines
 }
 
 fn no_answer(mountpoint: &Path, reason: &str) -> Error {
@@ -255,6 +273,30 @@ fn ends(process: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_will_not_go_by_itself_is_told_with_its_commands() {
+        let upload = |id, state| Upload {
+            id,
+            draft: "abc".into(),
+            key: "a".into(),
+            state,
+            sent: 0,
+            size: 1,
+            tries: 1,
+            next_try: None,
+            reason: None,
+            kept: PathBuf::new(),
+        };
+        assert!(what_to_decide(&[upload(1, UploadState::Waiting)]).is_empty());
+        let lines = what_to_decide(&[
+            upload(1, UploadState::Refused),
+            upload(2, UploadState::Refused),
+            upload(3, UploadState::Unclosed),
+        ]);
+        assert!(lines[0].contains("rdmfs uploads retry 1 2"), "{lines:?}");
+        assert!(lines[1].contains("rdmfs uploads discard 3"), "{lines:?}");
+    }
 
     #[test]
     fn a_process_that_has_a_folder_open_is_named() {

@@ -14,7 +14,7 @@ const BACKGROUND: u16 = 1024;
 const READERS: usize = 2;
 
 /// What we ask for. Each is taken if the kernel has it.
-const WANTED: [InitFlags; 6] = [
+const WANTED: [InitFlags; 7] = [
     // `ls -l` of 10,000 files in 5 calls instead of 10,000 lookups …
     InitFlags::FUSE_DO_READDIRPLUS,
     // … and plain listings where nobody asks for attributes.
@@ -26,6 +26,9 @@ const WANTED: [InitFlags; 6] = [
     // A changed size or time drops the pages that the kernel has.
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_ASYNC_DIO,
+    // Who writes takes set-user and set-group bits away: we do that ourselves. Else the kernel asks before each write
+    // whether the file has capabilities.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// Sets up the connection.

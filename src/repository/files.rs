@@ -1,4 +1,5 @@
-//! The files of a draft: starting, committing and deleting them. Their content is sent in `upload`.
+//! The files of a draft: starting, committing and deleting them. Their content is sent in `upload`, or in parts in
+//! `multipart`.
 //!
 //! Called by `staging/`, which owns the order of the calls: start, PUT, commit, compare. Nothing here decides what to do
 //! after a failure.
@@ -23,7 +24,19 @@ impl Repository {
     pub fn draft_files(&self, id: &RecordId) -> Result<Vec<FileEntry>> {
         let doing = format!("list the files of draft {id}");
         let ask = Ask::get(self.draft_url(id, "/files")?, doing.as_str()).accept(RDM_JSON);
-        read_files(&self.ask(ask)?.value, &doing)
+        let answer = self.ask(ask)?;
+        self.transfers.entry_seen(&answer.value);
+        read_files(&answer.value, &doing)
+    }
+
+    /// One file of a draft. Asks for less than the list of all.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, else as any request.
+    pub fn draft_file(&self, id: &RecordId, key: &str) -> Result<FileEntry> {
+        let doing = format!("look at file {} of draft {id}", on_one_line(key));
+        let answer = self.ask(Ask::get(self.draft_file_url(id, key, "")?, doing.as_str()))?;
+        FileEntry::from_value(&answer.value).ok_or_else(|| no_file(&doing))
     }
 
     /// Starts files, so that their content can be sent, and gives the entries of these keys. Not repeated: after a
@@ -45,7 +58,9 @@ impl Repository {
         };
         let body: Value = keys.iter().map(|key| json!({"key": key})).collect();
         let ask = Ask::new(Method::POST, self.draft_url(id, "/files")?, doing.as_str()).body(&body);
-        let mut entries = read_files(&self.ask(ask)?.value, &doing)?;
+        let answer = self.ask(ask)?;
+        self.transfers.entry_seen(&answer.value);
+        let mut entries = read_files(&answer.value, &doing)?;
         // The answer lists all files of the draft.
         let asked: HashSet<&str> = keys.iter().copied().collect();
         entries.retain(|entry| asked.contains(&*entry.key));
@@ -63,12 +78,7 @@ impl Repository {
         let url = self.draft_file_url(id, key, "/commit")?;
         let answer = self.ask(Ask::new(Method::POST, url, doing.as_str()).repeat(Repeat::SafeBut500))?;
         self.forget_link(id, key);
-        FileEntry::from_value(&answer.value).ok_or_else(|| {
-            Error::new(
-                Kind::ServerFailed,
-                format!("can't {doing}: the answer is JSON, but no file"),
-            )
-        })
+        FileEntry::from_value(&answer.value).ok_or_else(|| no_file(&doing))
     }
 
     /// Deletes a file, committed or not.
@@ -96,4 +106,11 @@ impl Repository {
     pub(super) fn draft_file_url(&self, id: &RecordId, key: &str, rest: &str) -> Result<Url> {
         self.draft_url(id, &format!("/files/{}{rest}", encode_key(key)?))
     }
+}
+
+pub(super) fn no_file(doing: &str) -> Error {
+    Error::new(
+        Kind::ServerFailed,
+        format!("can't {doing}: the answer is JSON, but no file"),
+    )
 }

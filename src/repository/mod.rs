@@ -9,7 +9,9 @@ mod drafts;
 mod files;
 mod identity;
 pub mod model;
+mod multipart;
 mod pacing;
+mod parts;
 mod presigned;
 mod proxy;
 mod records;
@@ -17,6 +19,7 @@ mod retry;
 #[cfg(test)]
 mod testing;
 mod token;
+mod transfers;
 mod transport;
 mod upload;
 mod urls;
@@ -32,15 +35,18 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, Result};
 use presigned::Presigned;
+use transfers::Transfers;
 use transport::{Answer, Ask, Transport};
 
 pub use content::{Coverage, Download};
 pub use drafts::Saved;
 pub use identity::{Flavour, Identity, VersionHint};
+pub use multipart::Multipart;
 pub use pacing::RateLimit;
 pub use records::Search;
 pub use token::Token;
-pub use upload::Upload;
+pub use transfers::{Layout, Way};
+pub use upload::{Upload, md5_of};
 
 /// Where the repository is, and how to talk to it.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +98,7 @@ pub struct Repository {
     engine: Arc<Engine>,
     transport: Arc<Transport>,
     presigned: Presigned,
+    transfers: Transfers,
     is_zenodo: AtomicBool,
 }
 
@@ -108,6 +115,7 @@ impl Repository {
             engine: Arc::new(Engine::start()?),
             transport,
             presigned: Presigned::default(),
+            transfers: Transfers::default(),
             is_zenodo: AtomicBool::new(is_zenodo),
         })
     }
@@ -147,6 +155,12 @@ impl Repository {
             // Zenodo with a token, and what other public services allow.
             _ => 100,
         }
+    }
+
+    /// The best way to send a file of this size, as far as the server's answers have told so far.
+    #[must_use]
+    pub fn way(&self, size: u64) -> Way {
+        self.transfers.way(size)
     }
 
     fn ask(&self, ask: Ask) -> Result<Answer> {

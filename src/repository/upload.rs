@@ -1,10 +1,11 @@
 //! Sending a file's content: from a local file, in pieces, with its length known before.
 //!
-//! Called by `staging/`. A PUT is never repeated here: on a key that is committed already it destroys the file, so the
-//! caller reads the server's state first.
+//! Called by `staging/`; `multipart` sends ranges of a file the same way. A PUT is never repeated here: on a key that is
+//! committed already it destroys the file, so the caller reads the server's state first.
 
 use std::fs::File;
 use std::future::Future;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::Repository;
 use super::model::{Md5, RecordId, field_errors, on_one_line};
 use super::retry::Failure;
 use super::transport::{RDM_JSON, Transport, broken, refused};
-use super::urls::shown;
+use super::urls::{Origin, shown};
 use crate::error::{Error, Kind, Result};
 
 /// What is read and hashed at once.
@@ -56,6 +57,9 @@ const LARGE: u64 = 16 * 1024 * 1024;
 /// That moment; it ends when an answer comes.
 const MOMENT: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether an upload still moves and is still wanted.
+const LONGEST_TICK: Duration = Duration::from_millis(100);
+
 /// What to send, and how to tell and to stop.
 pub struct Upload<'a> {
     /// The bytes, from 0 on; read with positional reads.
@@ -66,6 +70,82 @@ pub struct Upload<'a> {
     pub progress: &'a (dyn Fn(u64) + Sync),
     /// When this becomes true, the upload is cut off soon after.
     pub cancelled: &'a AtomicBool,
+}
+
+/// One PUT of a range of a local file.
+pub(super) struct Put<'a> {
+    pub(super) url: &'a Url,
+    /// For errors: `"send file a.csv of draft abcde-12345"`.
+    pub(super) doing: &'a str,
+    /// Whether the token may go along; it never leaves the repository's origin.
+    pub(super) with_token: bool,
+    pub(super) file: &'a File,
+    pub(super) range: Range<u64>,
+    /// Called on the calling thread with how many bytes of the range were handed to the connection so far.
+    pub(super) progress: &'a (dyn Fn(u64) + Sync),
+    /// When this becomes true, the request is cut off soon after.
+    pub(super) stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Put<'_> {
+    fn size(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// The failure of what was stopped from outside.
+    pub(super) fn cancelled(&self) -> Failure {
+        Failure::lasting(Error::new(
+            Kind::Local(libc::ECANCELED),
+            format!("can't {}: it was cancelled", self.doing),
+        ))
+    }
+
+    fn passing(&self, what: &str, status: u16) -> Failure {
+        Failure::passing(Error::new(
+            Kind::ServerFailed,
+            format!("can't {}: {what}", self.doing),
+        ))
+        .at(self.url, Some(status))
+    }
+}
+
+/// The successful answer to a PUT, and what was sent for it.
+pub(super) struct Sent {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    body: Bytes,
+    /// Whether every byte was handed to the connection.
+    whole: bool,
+    md5: Md5,
+}
+
+impl Sent {
+    /// The MD5 of what was sent, if InvenioRDM has it.
+    ///
+    /// # Errors
+    /// Passing: the answer is no JSON, says that the bytes were dropped, or came before they were sent.
+    pub(super) fn taken_by_repository(self, put: &Put<'_>) -> std::result::Result<Md5, Failure> {
+        let answer: Value = serde_json::from_slice(&self.body)
+            .map_err(|_| put.passing("the answer is no JSON, so it may not have arrived", self.status))?;
+        // A PUT on a committed key, or one that the server lost: 200, and the file is gone (API reference, traps 1 and 2).
+        // A part that it did not take: 200 as well, but the entry stays (API reference, section 3).
+        let errors = field_errors(answer.get("errors").unwrap_or(&Value::Null));
+        if !errors.is_empty() {
+            let words: Vec<String> = errors.iter().map(|error| error.messages.join(" ")).collect();
+            let mut failure = put.passing("the server dropped what was sent", self.status);
+            failure.error = failure.error.with_server(words.join("; "));
+            return Err(failure);
+        }
+        self.whole(put)
+    }
+
+    /// The MD5 of what was sent, if all of it was before the answer came.
+    pub(super) fn whole(self, put: &Put<'_>) -> std::result::Result<Md5, Failure> {
+        if !self.whole {
+            return Err(put.passing("it was answered before everything was sent", self.status));
+        }
+        Ok(self.md5)
+    }
 }
 
 /// The answer to a PUT, wholly read.
@@ -91,33 +171,59 @@ impl Repository {
     pub fn put_content(&self, id: &RecordId, key: &str, upload: Upload<'_>) -> Result<Md5> {
         let doing = format!("send file {} of draft {id}", on_one_line(key));
         let url = self.draft_file_url(id, key, "/content")?;
+        let put = Put {
+            url: &url,
+            doing: &doing,
+            with_token: true,
+            file: upload.file,
+            range: 0..upload.size,
+            progress: upload.progress,
+            stopped: &|| upload.cancelled.load(Ordering::Relaxed),
+        };
+        let begun = Instant::now();
+        let outcome = self
+            .put_once(&put)
+            .and_then(|sent| sent.taken_by_repository(&put));
+        outcome.map_err(|failure| {
+            if failure.status == Some(413) {
+                self.transfers.body_refused(upload.size);
+            }
+            failure.into_error(&Method::PUT, &url, 1, begun.elapsed())
+        })
+    }
+
+    /// One try of a PUT, after the pause that the repository's rate limit asks for.
+    pub(super) fn put_once(&self, put: &Put<'_>) -> std::result::Result<Sent, Failure> {
         let begun = Instant::now();
         let outcome = self.engine.wait(async {
-            self.transport
-                .wait_for_turn(&doing, begun + self.transport.limits.whole)
-                .await?;
-            self.send_pieces(&url, &doing, &upload).await
+            if put.with_token {
+                let deadline = begun + self.transport.limits.whole;
+                let turn = pin!(self.transport.wait_for_turn(put.doing, deadline));
+                unless_stopped(put, turn).await??;
+            }
+            self.send_pieces(put).await
         });
         log::debug!(
             "PUT {}: {}, {} ms, {} bytes",
-            shown(&url),
+            shown(put.url),
             if outcome.is_ok() { "sent" } else { "failed" },
             begun.elapsed().as_millis(),
-            upload.size
+            put.size()
         );
-        outcome.map_err(|failure| failure.into_error(&Method::PUT, &url, 1, begun.elapsed()))
+        outcome
+    }
+
+    /// Waits, unless the upload is stopped meanwhile.
+    pub(super) fn pause(&self, put: &Put<'_>, pause: Duration) -> std::result::Result<(), Failure> {
+        self.engine
+            .wait(async { unless_stopped(put, pin!(tokio::time::sleep(pause))).await })
     }
 
     /// Feeds the pieces to the task that sends them. The calling thread reads and hashes, the network threads send.
-    async fn send_pieces(
-        &self,
-        url: &Url,
-        doing: &str,
-        upload: &Upload<'_>,
-    ) -> std::result::Result<Md5, Failure> {
+    async fn send_pieces(&self, put: &Put<'_>) -> std::result::Result<Sent, Failure> {
         let (pieces, queue) = mpsc::channel(2);
         let handed = Arc::new(AtomicU64::new(0));
-        let body = if upload.size == 0 {
+        let body = if put.size() == 0 {
             Body::from(Bytes::new())
         } else {
             Body::wrap_stream(Slices {
@@ -126,74 +232,101 @@ impl Repository {
                 handed: handed.clone(),
                 gave_way: false,
                 since: Instant::now(),
-                moment: (upload.size >= LARGE).then_some(None),
+                moment: (put.size() >= LARGE).then_some(None),
             })
         };
-        let sending = put(
+        let sending = request(
             self.transport.clone(),
-            url.clone(),
-            doing.to_owned(),
-            upload.size,
+            put.url.clone(),
+            put.with_token,
+            put.doing.to_owned(),
+            put.size(),
             body,
         );
         let mut task = Task(self.engine.runtime().spawn(sending));
-        let mut watch = Watch::new(upload, &handed, self.transport.limits.stall, doing);
+        let mut watch = Watch::new(put, &handed, self.transport.limits.stall);
 
         let mut hasher = Hasher::new();
-        let mut offset = 0;
-        while offset < upload.size {
-            let piece = read_piece(upload, offset)
-                .map_err(|error| Failure::lasting(Error::local(format!("can't {doing}: read it"), &error)))?;
+        let mut offset = put.range.start;
+        while offset < put.range.end {
+            let piece = read_piece(put, offset).map_err(|error| {
+                Failure::lasting(Error::local(format!("can't {}: read it", put.doing), &error))
+            })?;
             offset += piece.len() as u64;
             hasher.update(&piece);
             let outcome = loop {
                 let room = pin!(pieces.reserve());
                 match tokio::time::timeout(watch.tick(), select(&mut task.0, room)).await {
-                    Ok(Either::Left((outcome, _))) => break Some(joined(outcome, doing)),
+                    Ok(Either::Left((outcome, _))) => break Some(joined(outcome, put.doing)),
                     Ok(Either::Right((Ok(permit), _))) => {
                         permit.send(piece);
                         break None;
                     }
                     // The body was dropped: the task is about to say why.
-                    Ok(Either::Right((Err(_), _))) => break Some(watch.last_word(&mut task, doing).await?),
+                    Ok(Either::Right((Err(_), _))) => break Some(watch.last_word(&mut task).await?),
                     Err(_) => watch.check(Duration::ZERO)?,
                 }
             };
             if let Some(outcome) = outcome {
-                return finish(outcome, doing, url, false, hasher);
+                return finish(outcome, put, false, hasher);
             }
             watch.check(Duration::ZERO)?;
         }
         drop(pieces);
-        let still_on_its_way = match upload.size {
+        let still_on_its_way = match put.size() {
             0..=BUFFERED => watch.begun.elapsed(),
             size => watch.begun.elapsed().mul_f64(BUFFERED as f64 / size as f64),
         };
-        let patience = still_on_its_way + Duration::from_millis(upload.size / (HANDED_ON / 1000));
+        let patience = still_on_its_way + Duration::from_millis(put.size() / (HANDED_ON / 1000));
         let outcome = loop {
             match tokio::time::timeout(watch.tick(), &mut task.0).await {
-                Ok(outcome) => break joined(outcome, doing),
+                Ok(outcome) => break joined(outcome, put.doing),
                 Err(_) => watch.check(patience)?,
             }
         };
         watch.tell();
-        let all = handed.load(Ordering::Relaxed) == upload.size;
-        finish(outcome, doing, url, all, hasher)
+        let all = handed.load(Ordering::Relaxed) == put.size();
+        finish(outcome, put, all, hasher)
+    }
+}
+
+/// Waits for something that ends by itself, or until the upload is stopped.
+async fn unless_stopped<F: Future + Unpin>(
+    put: &Put<'_>,
+    mut future: F,
+) -> std::result::Result<F::Output, Failure> {
+    loop {
+        if (put.stopped)() {
+            return Err(put.cancelled());
+        }
+        if let Ok(output) = tokio::time::timeout(LONGEST_TICK, &mut future).await {
+            return Ok(output);
+        }
     }
 }
 
 /// The request, on the network threads. There is no limit here: who feeds the body watches over it.
-async fn put(transport: Arc<Transport>, url: Url, doing: String, size: u64, body: Body) -> Outcome {
+async fn request(
+    transport: Arc<Transport>,
+    url: Url,
+    with_token: bool,
+    doing: String,
+    size: u64,
+    body: Body,
+) -> Outcome {
     let request = transport
-        .request(Method::PUT, &url, true)
-        .header(ACCEPT, RDM_JSON)
+        .request(Method::PUT, &url, with_token)
+        .header(ACCEPT, if with_token { RDM_JSON } else { "*/*" })
         .header(CONTENT_TYPE, "application/octet-stream")
         // Always: without a length, a body that is cut off would be stored as it is (API reference, trap 3).
         .header(CONTENT_LENGTH, size)
         .body(body);
     let mut response = request.send().await.map_err(|error| broken(&doing, error))?;
     let status = response.status().as_u16();
-    transport.pacer.heed(status, response.headers());
+    // What another host says of its limits is no matter of the repository's.
+    if Origin::of(&url) == *transport.base.origin() {
+        transport.pacer.heed(status, response.headers());
+    }
     let headers = std::mem::take(response.headers_mut());
     // A server that refuses a body early often closes at once: the status counts even if its words are lost.
     let body = match transport.body(&doing, response).await {
@@ -219,45 +352,55 @@ fn joined(outcome: std::result::Result<Outcome, tokio::task::JoinError>, doing: 
 
 fn finish(
     outcome: Outcome,
-    doing: &str,
-    url: &Url,
-    all_sent: bool,
+    put: &Put<'_>,
+    whole: bool,
     hasher: Hasher,
-) -> std::result::Result<Md5, Failure> {
+) -> std::result::Result<Sent, Failure> {
     let Reaction {
         status,
         headers,
         body,
     } = outcome?;
     if !(200..300).contains(&status) {
-        return Err(refused(doing, status, &headers, &body).at(url, Some(status)));
+        return Err(refused(put.doing, status, &headers, &body).at(put.url, Some(status)));
     }
-    let failed = |what: &str| {
-        Failure::passing(Error::new(Kind::ServerFailed, format!("can't {doing}: {what}")))
-            .at(url, Some(status))
-    };
-    let answer: Value = serde_json::from_slice(&body)
-        .map_err(|_| failed("the answer is no JSON, so it may not have arrived"))?;
-    // A PUT on a committed key, or one that the server lost: 200, and the file is gone (API reference, traps 1 and 2).
-    let errors = field_errors(answer.get("errors").unwrap_or(&Value::Null));
-    if !errors.is_empty() {
-        let words: Vec<String> = errors.iter().map(|error| error.messages.join(" ")).collect();
-        let mut failure = failed("the server dropped the file");
-        failure.error = failure.error.with_server(words.join("; "));
-        return Err(failure);
-    }
-    if !all_sent {
-        return Err(failed("it was answered before everything was sent"));
-    }
-    Ok(Md5(hasher.finalize().into()))
+    Ok(Sent {
+        status,
+        headers,
+        body,
+        whole,
+        md5: Md5(hasher.finalize().into()),
+    })
 }
 
-fn read_piece(upload: &Upload<'_>, offset: u64) -> std::io::Result<Bytes> {
+fn read_piece(put: &Put<'_>, offset: u64) -> std::io::Result<Bytes> {
     // At most a piece, so it fits.
-    let length = (upload.size - offset).min(PIECE as u64) as usize;
+    let length = (put.range.end - offset).min(PIECE as u64) as usize;
     let mut piece = vec![0; length];
-    upload.file.read_exact_at(&mut piece, offset)?;
+    put.file.read_exact_at(&mut piece, offset)?;
     Ok(piece.into())
+}
+
+/// The MD5 of the first `size` bytes of a file.
+///
+/// # Errors
+/// `Local`: the file could not be read, is shorter, or `ECANCELED`.
+pub fn md5_of(file: &File, size: u64, stopped: &dyn Fn() -> bool) -> Result<Md5> {
+    let mut hasher = Hasher::new();
+    let mut piece = vec![0; PIECE];
+    let mut offset = 0;
+    while offset < size {
+        if stopped() {
+            return Err(Error::new(Kind::Local(libc::ECANCELED), "the sum was cancelled"));
+        }
+        // At most a piece, so it fits.
+        let length = (size - offset).min(PIECE as u64) as usize;
+        file.read_exact_at(&mut piece[..length], offset)
+            .map_err(|error| Error::local("can't read what is to be sent", &error))?;
+        hasher.update(&piece[..length]);
+        offset += length as u64;
+    }
+    Ok(Md5(hasher.finalize().into()))
 }
 
 /// Aborts the request when the one who feeds it gives up: the connection is then closed in the middle of the body.
@@ -271,22 +414,20 @@ impl Drop for Task {
 
 /// Watches over progress, stalls and cancelling.
 struct Watch<'a> {
-    upload: &'a Upload<'a>,
+    put: &'a Put<'a>,
     handed: &'a AtomicU64,
     stall: Duration,
-    doing: &'a str,
     seen: u64,
     begun: Instant,
     moved: Instant,
 }
 
 impl<'a> Watch<'a> {
-    fn new(upload: &'a Upload<'a>, handed: &'a AtomicU64, stall: Duration, doing: &'a str) -> Self {
+    fn new(put: &'a Put<'a>, handed: &'a AtomicU64, stall: Duration) -> Self {
         Watch {
-            upload,
+            put,
             handed,
             stall,
-            doing,
             seen: 0,
             begun: Instant::now(),
             moved: Instant::now(),
@@ -295,7 +436,7 @@ impl<'a> Watch<'a> {
 
     /// How often to look.
     fn tick(&self) -> Duration {
-        (self.stall / 4).clamp(Duration::from_millis(5), Duration::from_millis(100))
+        (self.stall / 4).clamp(Duration::from_millis(5), LONGEST_TICK)
     }
 
     fn tell(&mut self) {
@@ -303,20 +444,17 @@ impl<'a> Watch<'a> {
         if handed != self.seen {
             self.seen = handed;
             self.moved = Instant::now();
-            (self.upload.progress)(handed);
+            (self.put.progress)(handed);
         }
     }
 
     fn check(&mut self, extra: Duration) -> std::result::Result<(), Failure> {
         self.tell();
-        if self.upload.cancelled.load(Ordering::Relaxed) {
-            return Err(Failure::lasting(Error::new(
-                Kind::Local(libc::ECANCELED),
-                format!("can't {}: it was cancelled", self.doing),
-            )));
+        if (self.put.stopped)() {
+            return Err(self.put.cancelled());
         }
         if self.moved.elapsed() > self.stall + extra {
-            let what = if self.seen == self.upload.size {
+            let what = if self.seen == self.put.size() {
                 "no answer after everything was sent"
             } else {
                 "nothing could be sent"
@@ -325,7 +463,7 @@ impl<'a> Watch<'a> {
                 Kind::TimedOut,
                 format!(
                     "can't {}: {what} for {:.1} s",
-                    self.doing,
+                    self.put.doing,
                     self.moved.elapsed().as_secs_f64()
                 ),
             )));
@@ -334,10 +472,10 @@ impl<'a> Watch<'a> {
     }
 
     /// The connection takes no more of the body: what the server said, if it says it within the stall limit.
-    async fn last_word(&mut self, task: &mut Task, doing: &str) -> std::result::Result<Outcome, Failure> {
+    async fn last_word(&mut self, task: &mut Task) -> std::result::Result<Outcome, Failure> {
         loop {
             match tokio::time::timeout(self.tick(), &mut task.0).await {
-                Ok(outcome) => return Ok(joined(outcome, doing)),
+                Ok(outcome) => return Ok(joined(outcome, self.put.doing)),
                 Err(_) => self.check(Duration::ZERO)?,
             }
         }

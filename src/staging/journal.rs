@@ -367,7 +367,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::open(directory.path()).unwrap();
         assert_eq!(journal.free_id().unwrap(), 1);
-        journal.write(&entry(3)).unwrap();
+        journal.write(&Entry { order: 0, ..entry(3) }).unwrap();
         fs::write(directory.path().join("data/7-0"), b"left").unwrap();
         assert_eq!(journal.free_id().unwrap(), 8);
         let (_, generation) = journal.create_data(7, 0).unwrap();

@@ -52,7 +52,7 @@ pub const JUNK: [&str; 33] = [
     ".nfs????????*",
     // LibreOffice
     ".~lock.*#",
-    "lu[0-9]*.tmp",
+    "lu[0-9]*[0-9a-z]*.tmp",
     // Backups, swap and lock files of editors: vim (which also tries whether it can make a file, with 4913), emacs, kate
     "?*~",
     ".*.sw[a-p]",
@@ -68,11 +68,12 @@ pub const JUNK: [&str; 33] = [
     "*.filepart",
 ];
 
-/// Names that programs give to what they are still making: rsync, sed, Python's tempfile, sqlite, office programs.
-const PASSING: [&str; 9] = [
+/// Names that programs give to what they are still making: rsync, sed, Python's tempfile, emacs, sqlite, office programs.
+const PASSING: [&str; 10] = [
     ".?*.[0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z]",
     "sed[0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z]",
     "tmp[0-9a-z_][0-9a-z_][0-9a-z_][0-9a-z_][0-9a-z_][0-9a-z_][0-9a-z_][0-9a-z_]",
+    "tmp[0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z]",
     ".tmp*",
     "*.tmp",
     "*.temp",
@@ -102,10 +103,9 @@ impl Rules {
     /// What the name of a key says.
     pub(super) fn nature_of(&self, key: &str) -> Nature {
         let is = |patterns: &[Pattern], name: &str| patterns.iter().any(|p| p.matches_with(name, OPTIONS));
-        let name = key.rsplit('/').next().unwrap_or(key);
         if key.split('/').any(|part| is(&self.junk, part)) {
             Nature::Junk
-        } else if is(&self.passing, name) {
+        } else if key.split('/').any(|part| is(&self.passing, part)) {
             Nature::Passing
         } else {
             Nature::Real
@@ -182,6 +182,8 @@ mod tests {
             "data/.a.csv.aB3xYz",
             "sedAb12Cd",
             "tmpa1b2c3d_",
+            "tmpa1b2c3d_/a.csv",
+            "tmpAb12Cd",
             "a.db-journal",
             "save.tmp",
         ] {

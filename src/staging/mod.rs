@@ -13,6 +13,7 @@ mod documents;
 mod file;
 mod journal;
 mod junk;
+mod left;
 mod moves;
 mod place;
 mod queue;
@@ -44,6 +45,7 @@ use file::Space;
 pub use file::{Facts, Position, Staged};
 use journal::Journal;
 pub use junk::{JUNK, Rules};
+pub use left::{Left, left_in};
 pub use moves::Moved;
 pub use place::Place;
 use queue::{Queue, Task, Ticket};
@@ -385,12 +387,7 @@ impl Area {
         };
         let turn = staged.revive()?;
         if staged.place() == Place::Document {
-            let spot = (staged.draft.clone(), Place::Document);
-            let mut files = self.shared.files.lock();
-            if files.at(&spot).is_none() {
-                files.take(&staged);
-                files.put(spot, &staged);
-            }
+            self.shared.take_back(&staged);
         }
         self.shared.changed();
         self.shared.enqueue(&staged, turn, Some(Known::Nothing));

@@ -163,8 +163,8 @@ impl State {
     /// The first thing that can be done now.
     fn take(&mut self) -> Option<Work> {
         let index = self.ready.iter().position(|ticket| {
-            !self.busy.contains(&spot(ticket))
-                && !(ticket.is_new() && self.announcing.contains(&ticket.staged.draft))
+            let waits = ticket.is_new() && self.announcing.contains(&ticket.staged.draft);
+            !waits && !self.busy.contains(&spot(ticket))
         })?;
         // The index was just found.
         let ticket = self.ready.remove(index)?;

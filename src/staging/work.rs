@@ -16,6 +16,7 @@ use super::turns::{Snapshot, Upload, is_final};
 use super::upload::{self, Known};
 use super::{LONGEST_STOP, News, Shared};
 use crate::error::{Error, Kind, Result};
+use crate::repository::Way;
 use crate::repository::model::{Md5, RecordId};
 
 /// The first pause after a failed upload; it doubles up to [`LONGEST_PAUSE`].
@@ -56,11 +57,17 @@ impl Shared {
 
     /// Announces new files together; their bytes come one by one.
     fn announce(self: &Arc<Self>, draft: &RecordId, taken: &[(Spot, Ticket)]) {
-        let wanted: Vec<&Ticket> = taken
+        // What goes in parts is announced as such, by its own upload. As `Absent` it would come back here.
+        let (wanted, in_parts): (Vec<&Ticket>, Vec<&Ticket>) = taken
             .iter()
             .map(|(_, ticket)| ticket)
             .filter(|ticket| matches!(ticket.task, Task::Send { turn, .. } if ticket.staged.waits_for(turn)))
-            .collect();
+            .partition(|ticket| self.repository.way(ticket.staged.facts().size) == Way::Whole);
+        self.queue
+            .push_first(in_parts.into_iter().map(|ticket| ticket.with(Known::Nothing)));
+        if wanted.is_empty() {
+            return;
+        }
         let keys: Vec<Arc<str>> = wanted.iter().map(|ticket| ticket.staged.key()).collect();
         let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
         let known = match self.repository.start_files(draft, &keys) {
@@ -122,14 +129,21 @@ impl Shared {
     /// What comes of an upload that failed.
     fn failed(&self, ticket: &Ticket, snapshot: &Snapshot, error: Error) {
         let staged = &ticket.staged;
-        let error = error.during(format_args!("upload {} to draft {}", staged.key(), staged.draft));
+        let error = error.during(match staged.place() {
+            Place::File(key) => format!("upload {key} to draft {}", staged.draft),
+            Place::Document => format!("save record.json of draft {}", staged.draft),
+        });
         self.board.post(&error);
-        if is_final(error.kind()) || (staged.place() == Place::Document && error.kind() == Kind::Changed) {
+        let is_document = staged.place() == Place::Document;
+        if is_final(error.kind()) || (is_document && error.kind() == Kind::Changed) {
+            if is_document {
+                // Before anybody is told: who hears of it looks at record.json.errors next.
+                self.put_rejected(staged);
+            }
             if staged.advance(snapshot.turn, Upload::Refused(error.clone())) {
                 staged.journal_refusal(&error);
-                if staged.place() == Place::Document {
-                    self.put_rejected(staged);
-                }
+            } else if is_document {
+                self.take_back(staged);
             }
             return;
         }
@@ -286,6 +300,17 @@ impl Shared {
             documents.seen(draft, revision, digest.clone());
         }
         documents.follows(draft, &base.digests, &digest);
+    }
+
+    /// A refused document that was written again meanwhile is the draft's own again.
+    pub(super) fn take_back(&self, staged: &Arc<Staged>) {
+        let spot = (staged.draft.clone(), Place::Document);
+        let mut files = self.files.lock();
+        if files.at(&spot).is_none() {
+            files.take(staged);
+            files.put(spot, staged);
+        }
+        self.changed();
     }
 
     /// Keeps a refused document beside the draft's own, instead of the one before.

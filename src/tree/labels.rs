@@ -21,8 +21,11 @@ use crate::status::UploadState;
 
 /// What programs set.
 pub(super) struct Labels {
-    set: Mutex<LruCache<Node, Vec<(String, Vec<u8>)>>>,
+    set: Mutex<LruCache<Node, Named>>,
 }
+
+/// Names and their values.
+type Named = Vec<(String, Vec<u8>)>;
 
 /// Things whose labels are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -134,7 +137,7 @@ impl Tree {
         }
     }
 
-    fn labels_of(&self, node: &Node) -> Result<Vec<(String, Vec<u8>)>> {
+    fn labels_of(&self, node: &Node) -> Result<Named> {
         let mut labels = Vec::new();
         let mut say = |name: &str, value: &str| {
             if !value.is_empty() {

@@ -171,6 +171,7 @@ impl Tree {
         self.floors.told.forget(&node);
         self.floors.told.say(&node, intent.told.begun(), None);
         self.floors.told.touch(&parent);
+        self.state.lock().titles.show_document(draft);
         let found = self.remember(&node, self.staged_attributes(&node, &staged));
         let handle = Handle::Staged {
             staged,

@@ -47,9 +47,10 @@ impl Tree {
                 return Err(Error::call(libc::EISDIR));
             }
             (Node::Folder(..), Some(Node::Folder(owner, path))) => {
-                if !self.view(owner)?.is_empty_folder(path) {
-                    return Err(Error::call(libc::ENOTEMPTY));
-                }
+                let is_empty = self.view(owner)?.is_empty_folder(path);
+                is_empty
+                    .then_some(())
+                    .ok_or_else(|| Error::call(libc::ENOTEMPTY))?;
             }
             (Node::Folder(..), Some(_)) => return Err(Error::call(libc::ENOTDIR)),
             (_, Some(Node::Rejected(_) | Node::Reasons(_))) => return Err(Error::call(libc::EPERM)),

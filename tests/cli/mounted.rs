@@ -25,7 +25,7 @@ fn mounted(flags: &[&str]) -> (Home, Sandbox, String) {
 }
 
 /// A home with a mount in it that may write, and the id of a draft.
-fn mounted_with_token(flags: &[&str]) -> (Home, Sandbox, String) {
+pub fn mounted_with_token(flags: &[&str]) -> (Home, Sandbox, String) {
     let sandbox = Sandbox::start();
     let draft = sandbox.draft(NewRecord::titled("New depths"));
     let home = Home::new();

@@ -8,6 +8,7 @@ mod content;
 mod drafts;
 mod files;
 mod identity;
+mod multipart;
 mod records;
 mod server;
 

@@ -6,6 +6,7 @@ mod closing;
 mod details;
 mod faults;
 mod lanes;
+mod large;
 mod leftovers;
 mod names;
 mod politeness;

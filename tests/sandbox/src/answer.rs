@@ -14,12 +14,13 @@ use crate::body::{HangUp, Manner, ReplyBody, Stop};
 use crate::errors::Problem;
 use crate::faults::{Decided, Effect};
 use crate::limits::{self, Headers};
+use crate::parts::Mishap;
 use crate::reply::{Call, Failure, Payload, Reply, decode, encode_key, parse_query};
 use crate::routes::{self, Miss, Route, Target};
 use crate::server::{Connection, Origin};
 use crate::traffic::{self, InFlight};
 use crate::upload::{Cut, RequestBody};
-use crate::{content, control, drafts, files, objects, records, search, upload};
+use crate::{content, control, drafts, files, objects, parts, records, search, upload};
 
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Please wait</title></head>\n<body><h1>Unusual traffic</h1>\
                     <p>Our systems have detected unusual traffic from your network.</p></body></html>\n";
@@ -48,12 +49,7 @@ pub(crate) async fn answer(
     }
     let query = parse_query(parts.uri.query().unwrap_or_default());
     let found = match origin {
-        Origin::Objects => Ok(Target {
-            route: Route::Object,
-            id: String::new(),
-            key: String::new(),
-            part: 0,
-        }),
+        Origin::Objects => Ok(object(&app, &parts.method, &parts.uri)),
         Origin::Api => match path.as_deref().and_then(|path| path.strip_prefix("/api")) {
             Some(path) => routes::find(&parts.method, path),
             None => Err(Miss::NotFound),
@@ -90,7 +86,9 @@ pub(crate) async fn answer(
         Some(Effect::StallUpload { after }) => Some((after, Cut::Stall)),
         _ => None,
     };
-    let body = RequestBody::new(incoming, &parts.headers, knobs.max_body, cut, meter);
+    // The second origin has limits of its own.
+    let limit = knobs.max_body.filter(|_| origin == Origin::Api);
+    let mut body = RequestBody::new(incoming, &parts.headers, limit, cut, meter);
     let waits_for_go = parts.headers.contains_key(header::EXPECT);
     let (outcome, body) = match instead(&decided) {
         Some(outcome) => (outcome, body),
@@ -101,6 +99,12 @@ pub(crate) async fn answer(
                 Ok(objects::answer(&app, &parts.method, &parts.uri, &parts.headers)),
                 body,
             ),
+            (Ok(()), Ok(target)) if target.route == Route::PutObjectPart => {
+                let (uri, headers) = (&parts.uri, &parts.headers);
+                let mishap = mishap(&decided);
+                let outcome = parts::put_object(&app, &parts.method, uri, headers, &mut body, mishap).await;
+                (after(&decided, outcome), body)
+            }
             (Ok(()), Ok(target)) => {
                 let headers = parts.headers;
                 let mut call = Call {
@@ -110,8 +114,7 @@ pub(crate) async fn answer(
                     user,
                     body,
                 };
-                let lost = decided.effect == Some(Effect::UploadLost);
-                let outcome = handle(&app, &mut call, lost).await;
+                let outcome = handle(&app, &mut call, mishap(&decided)).await;
                 (after(&decided, outcome), call.body)
             }
         },
@@ -159,7 +162,7 @@ pub(crate) async fn answer(
     ))
 }
 
-async fn handle(app: &App, call: &mut Call, lost: bool) -> Result<Reply, Failure> {
+async fn handle(app: &App, call: &mut Call, mishap: Mishap) -> Result<Reply, Failure> {
     match call.target.route {
         Route::Ping => Ok(records::ping()),
         Route::Me => records::me(call),
@@ -189,10 +192,32 @@ async fn handle(app: &App, call: &mut Call, lost: bool) -> Result<Reply, Failure
         Route::PutFile => files::update(app, call).await,
         Route::DeleteFile => files::delete(app, call),
         Route::DraftContent => content::get(app, call, true),
-        Route::PutContent => upload::put_content(app, call, lost).await,
-        Route::PutPart => upload::put_part(app, call).await,
+        Route::PutContent => upload::put_content(app, call, mishap == Mishap::Lost).await,
+        Route::PutPart => parts::put_part(app, call, mishap).await,
         Route::Commit => upload::commit(app, call),
-        Route::Object | Route::Other => Err(Problem::no_route().into()),
+        Route::Object | Route::PutObjectPart | Route::Other => Err(Problem::no_route().into()),
+    }
+}
+
+/// What a request to the second origin is about.
+fn object(app: &App, method: &Method, uri: &hyper::Uri) -> Target {
+    let part = (method == Method::PUT)
+        .then(|| parts::of_link(app, uri))
+        .flatten();
+    let route = match method {
+        &Method::PUT => Route::PutObjectPart,
+        _ => Route::Object,
+    };
+    let (id, key, part) = part.unwrap_or_default();
+    Target { route, id, key, part }
+}
+
+/// What goes wrong with the bytes of an upload.
+fn mishap(decided: &Decided) -> Mishap {
+    match decided.effect {
+        Some(Effect::UploadLost) => Mishap::Lost,
+        Some(Effect::KeepOnly { bytes }) => Mishap::KeepOnly(bytes),
+        _ => Mishap::None,
     }
 }
 

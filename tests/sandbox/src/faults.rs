@@ -66,9 +66,14 @@ pub enum Effect {
     HtmlPage,
     /// An HTML page with this status, as proxies and firewalls send it.
     HtmlError(u16),
-    /// For `PUT content`: 200 with `errors`, and the entry is gone.
+    /// For uploads: 200 with `errors`, and the entry is gone, but for a part's.
     UploadLost,
-    /// For uploads: resets the connection after reading so many bytes; the entry is gone.
+    /// For parts: answered as if all had been stored, but only so many bytes are.
+    KeepOnly {
+        /// Bytes kept.
+        bytes: u64,
+    },
+    /// For uploads: resets the connection after reading so many bytes; the entry is gone, but for a part's.
     ResetUpload {
         /// Bytes read before.
         after: u64,

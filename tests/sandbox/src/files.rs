@@ -1,16 +1,17 @@
 //! Files of records and drafts: lists, entries, and everything about drafts' files but content.
 
-use std::sync::Arc;
+use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, User};
 use crate::errors::{FieldError, Problem};
 use crate::mimetypes;
+use crate::parts::Parts;
 use crate::records::{may_edit, may_read, may_read_files};
 use crate::reply::{Call, Failure, Reply, encode_key};
-use crate::store::{Document, Entry, Parts, Store, iso};
+use crate::settings::Multipart;
+use crate::store::{Document, Entry, Store, iso};
 
 /// What file routes can be asked for. `application/vnd.inveniordm.v1+json` is not among it for
 /// records, which is one of the real server's traps; drafts take it.
@@ -99,7 +100,8 @@ fn editable<'a>(store: &'a Store, call: &Call) -> Result<&'a Document, Problem> 
 pub(crate) async fn start(app: &App, call: &mut Call) -> Result<Reply, Failure> {
     call.accepts(JSON)?;
     let body = call.json().await?;
-    let starts = parse_starts(&body)?;
+    let multipart = app.knobs.lock().multipart;
+    let starts = parse_starts(&body, multipart)?;
     let mut store = app.store.lock();
     let draft = editable(&store, call)?;
     if !draft.files.enabled {
@@ -125,16 +127,16 @@ pub(crate) async fn start(app: &App, call: &mut Call) -> Result<Reply, Failure> 
         entry.declared_size = start.size;
         entry.declared_checksum = start.checksum;
         if let Some((count, size)) = start.parts {
-            let file = tempfile::Builder::new()
-                .prefix("parts-")
-                .tempfile_in(app.data.path())?;
-            file.as_file().set_len(start.size.unwrap_or(0))?;
-            entry.parts = Some(Parts {
+            let file_id = store.new_uuid();
+            let whole = start.size.unwrap_or(0);
+            entry.parts = Some(Parts::begin(
+                app.data.path(),
+                multipart,
                 count,
                 size,
-                file: Arc::new(file),
-                file_id: store.new_uuid(),
-            });
+                whole,
+                file_id,
+            )?);
         }
         // Neither `updated` nor `revision_id` of the draft changes, here or at the commit.
         store.draft_mut(&call.target.id)?.files.entries.push(entry);
@@ -153,10 +155,10 @@ struct Start {
     metadata: Value,
     hidden: bool,
     /// Count and size of the parts of a multipart transfer.
-    parts: Option<(u64, u64)>,
+    parts: Option<(u64, Option<u64>)>,
 }
 
-fn parse_starts(body: &Value) -> Result<Vec<Start>, Problem> {
+fn parse_starts(body: &Value, multipart: Multipart) -> Result<Vec<Start>, Problem> {
     let list = body
         .as_array()
         .ok_or_else(|| Problem::invalid("_schema", "Invalid input type."))?;
@@ -183,7 +185,9 @@ fn parse_starts(body: &Value) -> Result<Vec<Start>, Problem> {
             "storage_class",
             "links",
         ];
-        for field in item.keys().filter(|field| !KNOWN.contains(&field.as_str())) {
+        let unknown =
+            |field: &str| !KNOWN.contains(&field) || (field == "transfer" && multipart == Multipart::Unknown);
+        for field in item.keys().filter(|field| unknown(field)) {
             errors.push(FieldError::new(format!("{number}.{field}"), "Unknown field."));
         }
         match item.get("key").map(Value::as_str) {
@@ -199,7 +203,7 @@ fn parse_starts(body: &Value) -> Result<Vec<Start>, Problem> {
                 checksum: item.get("checksum").and_then(Value::as_str).map(str::to_string),
                 metadata: item.get("metadata").cloned().unwrap_or(Value::Null),
                 hidden: item.get("access").is_some_and(|access| access["hidden"] == true),
-                parts: parse_transfer(item)?,
+                parts: parse_transfer(item, multipart)?,
             }),
         }
     }
@@ -210,7 +214,10 @@ fn parse_starts(body: &Value) -> Result<Vec<Start>, Problem> {
     }
 }
 
-fn parse_transfer(item: &Map<String, Value>) -> Result<Option<(u64, u64)>, Problem> {
+fn parse_transfer(
+    item: &Map<String, Value>,
+    multipart: Multipart,
+) -> Result<Option<(u64, Option<u64>)>, Problem> {
     let Some(transfer) = item.get("transfer") else {
         return Ok(None);
     };
@@ -222,12 +229,14 @@ fn parse_transfer(item: &Map<String, Value>) -> Result<Option<(u64, u64)>, Probl
             let count = number(transfer.get("parts")).ok_or_else(|| missing("0.transfer.parts"))?;
             number(item.get("size"))
                 .ok_or_else(|| Problem::new(400, "Multipart file transfer requires file size."))?;
-            let size = number(transfer.get("part_size")).ok_or_else(|| {
-                Problem::new(
+            let size = number(transfer.get("part_size"));
+            // Object storage takes parts as they come.
+            if size.is_none() && multipart != Multipart::Presigned {
+                return Err(Problem::new(
                     400,
                     "Multipart file transfer to local storage requires part_size.",
-                )
-            })?;
+                ));
+            }
             Ok(Some((count, size)))
         }
         "F" | "R" => Err(Problem::new(400, "Domain not allowed")),
@@ -359,6 +368,7 @@ pub(crate) fn entry_json(app: &App, document: &Document, entry: &Entry, draft: b
         api_url(app, &document.id, draft),
         encode_key(&entry.key)
     );
+    let multipart = app.knobs.lock().multipart;
     let mut links = json!({"self": url});
     if draft {
         links["commit"] = json!(format!("{url}/commit"));
@@ -381,16 +391,18 @@ pub(crate) fn entry_json(app: &App, document: &Document, entry: &Entry, draft: b
     };
     if let Some(blob) = entry.content() {
         stored(&mut shown, &blob.id);
-        shown["checksum"] = json!(format!("md5:{}", blob.md5));
-        shown["size"] = json!(blob.size);
+        let unsummed = entry.unsummed.as_ref();
+        shown["checksum"] = match unsummed.filter(|unsummed| Instant::now() < unsummed.until) {
+            Some(unsummed) => json!(unsummed.checksum),
+            None => json!(format!("md5:{}", blob.md5)),
+        };
+        shown["size"] = json!(unsummed.map_or(blob.size, |unsummed| unsummed.size));
     } else if let Some(parts) = &entry.parts {
-        stored(&mut shown, &parts.file_id);
+        stored(&mut shown, parts.file_id());
         shown["checksum"] = json!(entry.declared_checksum);
         shown["size"] = json!(entry.declared_size);
-        shown["transfer"] = json!({"type": "M", "parts": parts.count, "part_size": parts.size});
-        let expiration = iso(Timestamp::now() + SignedDuration::from_hours(14 * 24));
-        let part = |number| json!({"part": number, "url": format!("{url}/content/{number}"), "expiration": expiration});
-        links["parts"] = (1..=parts.count).map(part).collect();
+        shown["transfer"] = parts.transfer();
+        links["parts"] = parts.links(app, &url);
     } else {
         if let Some(checksum) = &entry.declared_checksum {
             shown["checksum"] = json!(checksum);
@@ -403,5 +415,10 @@ pub(crate) fn entry_json(app: &App, document: &Document, entry: &Entry, draft: b
         links["content"] = json!(format!("{url}/content"));
     }
     shown["links"] = links;
+    if multipart == Multipart::Unknown
+        && let Some(shown) = shown.as_object_mut()
+    {
+        shown.remove("transfer");
+    }
     shown
 }

@@ -31,6 +31,7 @@ mod limits;
 mod metadata;
 mod mimetypes;
 mod objects;
+mod parts;
 mod query;
 mod records;
 mod render;
@@ -59,7 +60,7 @@ pub use data::{Data, Generator, NewRecord, md5_hex};
 pub use faults::{Effect, Fault, FaultId, FaultOn};
 pub use routes::Route;
 pub use samples::Samples;
-pub use settings::{ContentMode, Knobs, Options, RateLimit};
+pub use settings::{ContentMode, Knobs, Multipart, Options, RateLimit};
 pub use traffic::Request;
 
 use app::App;

@@ -76,7 +76,7 @@ impl Links {
     }
 }
 
-fn object_path(id: &str) -> String {
+pub(crate) fn object_path(id: &str) -> String {
     format!("/invenio/{}/{}/{}/data", &id[..2], &id[2..4], &id[4..])
 }
 
@@ -86,9 +86,7 @@ pub(crate) fn answer(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap)
     let mut links = app.links.lock();
     if headers.contains_key(header::AUTHORIZATION) {
         links.leaks += 1;
-        let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature \
-                       query string parameter or the Authorization header should be specified";
-        return refusal(400, "InvalidArgument", message, path);
+        return two_mechanisms(path);
     }
     let query = parse_query(uri.query().unwrap_or_default());
     let signature = query
@@ -108,6 +106,13 @@ pub(crate) fn answer(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap)
         return refusal(403, "AccessDenied", "Request has expired", path);
     }
     send(link, headers)
+}
+
+/// A token beside a signed link.
+pub(crate) fn two_mechanisms(path: &str) -> Reply {
+    let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string \
+                   parameter or the Authorization header should be specified";
+    refusal(400, "InvalidArgument", message, path)
 }
 
 fn send(link: &Link, headers: &HeaderMap) -> Reply {
@@ -152,7 +157,7 @@ fn send(link: &Link, headers: &HeaderMap) -> Reply {
         .with(header::ETAG, etag)
 }
 
-fn refusal(status: u16, code: &str, message: &str, path: &str) -> Reply {
+pub(crate) fn refusal(status: u16, code: &str, message: &str, path: &str) -> Reply {
     let key = path.strip_prefix("/invenio/").unwrap_or_default();
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\

@@ -88,6 +88,8 @@ routes! {
     PutContent = "PUT content",
     /// `PUT /records/{id}/draft/files/{key}/content/{n}`
     PutPart = "PUT part",
+    /// `PUT` of a part along a signed link to the second origin
+    PutObjectPart = "PUT object part",
     /// `POST /records/{id}/draft/files/{key}/commit`
     Commit = "POST commit",
     /// A file's content at the second origin

@@ -52,6 +52,10 @@ pub struct Knobs {
     pub max_files: usize,
     /// How long a link to the second origin is good for.
     pub link_seconds: u64,
+    /// What becomes of uploads in parts.
+    pub multipart: Multipart,
+    /// How long after the commit of an upload in parts its MD5 is told, if the parts went to the second origin.
+    pub checksum_delay: Duration,
     /// How long a change takes to show in searches. Zero by default, so that tests need not
     /// wait; a real server takes up to about a second.
     pub index_delay: Duration,
@@ -68,6 +72,8 @@ impl Default for Knobs {
             max_body: Some(100 << 20),
             max_files: 100,
             link_seconds: 60,
+            multipart: Multipart::Local,
+            checksum_delay: Duration::ZERO,
             index_delay: Duration::ZERO,
         }
     }
@@ -110,6 +116,20 @@ impl std::str::FromStr for ContentMode {
     }
 }
 
+/// What known servers do with an upload in parts (transfer type M).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multipart {
+    /// The parts go to the API: local storage.
+    Local,
+    /// The parts go along signed links to the second origin: object storage.
+    Presigned,
+    /// It can be started, and each part is refused with 403: Zenodo.
+    Refused,
+    /// There is no such thing: version 12.
+    Unknown,
+}
+
 /// A partial change of the knobs, as scripts send it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +145,8 @@ pub(crate) struct KnobsPatch {
     max_body: Option<Option<u64>>,
     max_files: Option<usize>,
     link_seconds: Option<u64>,
+    multipart: Option<Multipart>,
+    checksum_delay_ms: Option<u64>,
     index_delay_ms: Option<u64>,
 }
 
@@ -152,6 +174,11 @@ impl KnobsPatch {
         set(&mut knobs.max_body, self.max_body);
         set(&mut knobs.max_files, self.max_files);
         set(&mut knobs.link_seconds, self.link_seconds);
+        set(&mut knobs.multipart, self.multipart);
+        set(
+            &mut knobs.checksum_delay,
+            self.checksum_delay_ms.map(Duration::from_millis),
+        );
         set(
             &mut knobs.index_delay,
             self.index_delay_ms.map(Duration::from_millis),

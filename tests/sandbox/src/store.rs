@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::blobs::Blob;
 use crate::errors::Problem;
+use crate::parts::Parts;
 
 /// Everything in the repository.
 pub(crate) struct Store {
@@ -107,15 +108,19 @@ pub(crate) struct Entry {
     pub declared_size: Option<u64>,
     pub declared_checksum: Option<String>,
     pub parts: Option<Parts>,
+    /// What is told after a commit in parts until the MD5 is known.
+    pub unsummed: Option<Unsummed>,
 }
 
-/// A multipart transfer that was not committed yet.
+/// What is told of a file whose parts went to the second origin.
 #[derive(Clone)]
-pub(crate) struct Parts {
-    pub count: u64,
+pub(crate) struct Unsummed {
+    /// The size declared at the start, which stays, whatever came.
     pub size: u64,
-    pub file: Arc<tempfile::NamedTempFile>,
-    pub file_id: String,
+    /// In place of the MD5.
+    pub checksum: String,
+    /// Until then.
+    pub until: Instant,
 }
 
 impl Entry {
@@ -132,6 +137,7 @@ impl Entry {
             declared_size: None,
             declared_checksum: None,
             parts: None,
+            unsummed: None,
         }
     }
 

@@ -1,7 +1,6 @@
-//! Request bodies, and the upload of file content with all its traps.
+//! Request bodies, and the upload of file content with all its traps. Uploads in parts are in `parts`.
 
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -258,41 +257,11 @@ fn destroy(app: &App, id: &str, key: &str) -> Result<Reply, Problem> {
     Ok(Reply::json(200, &body))
 }
 
-fn octet_stream(call: &Call) -> Result<(), Problem> {
+pub(crate) fn octet_stream(call: &Call) -> Result<(), Problem> {
     match call.header(header::CONTENT_TYPE) {
         None | Some("application/octet-stream") => Ok(()),
         Some(_) => Err(Problem::media_type("application/octet-stream")),
     }
-}
-
-/// `PUT …/draft/files/{key}/content/{n}`: a part, written at its place in the file.
-pub(crate) async fn put_part(app: &App, call: &mut Call) -> Result<Reply, Failure> {
-    octet_stream(call)?;
-    let (id, key, number) = (call.target.id.clone(), call.target.key.clone(), call.target.part);
-    let (parts, mut body) = {
-        let store = app.store.lock();
-        let (draft, entry) = files::of_draft(&store, &id, &key, call.user)?;
-        if draft.files.locked {
-            return Err(Problem::locked().into());
-        }
-        let parts = entry.parts.clone().ok_or_else(Problem::denied)?;
-        (parts, files::entry_json(app, draft, entry, true))
-    };
-    if number == 0 {
-        return Err(Problem::server_error(500).into());
-    }
-    let fits = number <= parts.count && (number == parts.count || call.body.length == Some(parts.size));
-    if !fits {
-        // Unlike a whole file's, a part's failure leaves the entry alone.
-        body["errors"] = json!("File upload transfer failed.");
-        return Ok(Reply::json(200, &body));
-    }
-    let mut at = (number - 1) * parts.size;
-    while let Some(piece) = call.body.next().await? {
-        parts.file.as_file().write_all_at(&piece, at)?;
-        at += piece.len() as u64;
-    }
-    Ok(Reply::json(200, &body))
 }
 
 /// `POST …/draft/files/{key}/commit`
@@ -308,19 +277,26 @@ pub(crate) fn commit(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::locked().into());
     }
     let multipart = entry.parts.is_some();
+    let mut unsummed = None;
     let blob = match (&entry.blob, &entry.parts) {
         (Some(blob), _) => blob.clone(),
-        (None, Some(parts)) => Arc::new(joined(
-            parts,
-            entry.declared_size,
-            entry.declared_checksum.as_deref(),
-        )?),
+        (None, Some(parts)) => {
+            let joined = parts.joined(
+                app.data.path(),
+                entry.declared_size,
+                entry.declared_checksum.as_deref(),
+                app.knobs.lock().checksum_delay,
+            )?;
+            unsummed = joined.unsummed;
+            Arc::new(joined.blob)
+        }
         (None, None) => return Err(Problem::server_error(500).into()),
     };
     let now = store.now();
     let entry = store.draft_mut(id)?.entry_mut(key)?;
     entry.blob = Some(blob);
     entry.parts = None;
+    entry.unsummed = unsummed;
     entry.completed = true;
     entry.updated = now;
     if multipart && entry.metadata.is_null() {
@@ -335,29 +311,4 @@ pub(crate) fn commit(app: &App, call: &Call) -> Result<Reply, Failure> {
         entry.updated = now;
     }
     Ok(Reply::json(200, &body))
-}
-
-/// The whole of a multipart upload. Local storage does not check that all parts came: what is
-/// missing is zeros. A checksum given at the start is kept as it is, right or wrong.
-fn joined(parts: &crate::store::Parts, size: Option<u64>, declared: Option<&str>) -> std::io::Result<Blob> {
-    let size = size.unwrap_or(parts.count * parts.size);
-    let file = parts.file.as_file();
-    let sum = match declared {
-        Some(sum) => sum.trim_start_matches("md5:").to_string(),
-        None => {
-            let (mut md5, mut at) = (Md5::new(), 0);
-            let mut piece = vec![0; 1 << 20];
-            while at < size {
-                let length = piece.len().min((size - at) as usize);
-                file.read_exact_at(&mut piece[..length], at)?;
-                md5.update(&piece[..length]);
-                at += length as u64;
-            }
-            hex(&md5.finalize())
-        }
-    };
-    // A name of its own: the temporary one is removed with the last reference to the parts.
-    let path = parts.file.path().with_extension("joined");
-    std::fs::hard_link(parts.file.path(), &path)?;
-    Ok(Blob::on_disk(parts.file_id.clone(), path, size, sum))
 }

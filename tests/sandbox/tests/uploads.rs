@@ -4,9 +4,10 @@ mod common;
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::time::Duration;
 
 use common::*;
-use rdm_sandbox::{Effect, Fault, NewRecord, Route, Sandbox, md5_hex};
+use rdm_sandbox::{Effect, Fault, Multipart, NewRecord, Route, Sandbox, md5_hex};
 use serde_json::{Value, json};
 
 /// A sandbox with a draft in which `a.bin` was started.
@@ -301,4 +302,179 @@ fn uploads_go_wrong_on_demand() {
         "File upload transfer failed."
     );
     assert!(sandbox.draft_file(&id, "a.bin").is_none());
+}
+
+const MIB: usize = 1 << 20;
+
+/// A file `m` of so many bytes started in parts, and the links of those.
+fn in_parts(sandbox: &Sandbox, files: &str, size: usize, parts: u64) -> Vec<String> {
+    let start =
+        json!([{"key": "m", "size": size, "transfer": {"type": "M", "parts": parts, "part_size": 5 * MIB}}]);
+    let list = post(sandbox, files, start);
+    assert_eq!(list.status, 201);
+    let entry = list.json()["entries"][1].clone();
+    assert!(entry["links"].get("content").is_none());
+    let links = entry["links"]["parts"].as_array().unwrap();
+    links
+        .iter()
+        .map(|link| link["url"].as_str().unwrap().to_string())
+        .collect()
+}
+
+/// A part as it is sent along a signed link: without a token.
+fn put_signed(sandbox: &Sandbox, link: &str, body: Vec<u8>) -> Answer {
+    ask(sandbox, "PUT", link).body(body).get()
+}
+
+#[test]
+fn parts_go_along_signed_links_to_the_second_origin() {
+    let (sandbox, id, files) = started();
+    sandbox.knobs(|knobs| {
+        knobs.multipart = Multipart::Presigned;
+        knobs.checksum_delay = Duration::from_secs(3600);
+        knobs.max_body = Some(1000);
+    });
+    let content: Vec<u8> = (0..12 * MIB).map(|n| (n / 1000) as u8).collect();
+    let links = in_parts(&sandbox, &files, content.len(), 3);
+    let commit = format!("{files}/m/commit");
+    let pieces: Vec<&[u8]> = content.chunks(5 * MIB).collect();
+    let sent = put_signed(&sandbox, &links[2], pieces[2].to_vec());
+    let tag = format!("\"{}\"", md5_hex(pieces[2]));
+    assert_eq!((sent.status, sent.header("etag")), (200, Some(tag.as_str())));
+    assert_eq!(put_signed(&sandbox, &links[0], pieces[0].to_vec()).status, 200);
+    assert_eq!(
+        post(&sandbox, &commit, Value::Null).status,
+        500,
+        "a part is missing"
+    );
+    assert_eq!(get(&sandbox, &format!("{files}/m/content")).status, 403);
+    assert_eq!(put_signed(&sandbox, &links[1], pieces[1].to_vec()).status, 200);
+    let done = post(&sandbox, &commit, Value::Null).json();
+    assert_eq!(
+        (&done["status"], &done["transfer"]["type"]),
+        (&json!("completed"), &json!("L"))
+    );
+    let checksum = done["checksum"].as_str().unwrap();
+    assert!(
+        checksum.starts_with("multipart:") && checksum.ends_with("-3-5242880"),
+        "{checksum}"
+    );
+    assert_eq!(sandbox.draft_file(&id, "m").unwrap().bytes(), content);
+    assert_eq!(
+        put_signed(&sandbox, &links[1], vec![1]).status,
+        404,
+        "NoSuchUpload"
+    );
+    assert_eq!(sandbox.leaked_authorizations(), 0);
+    assert_eq!(sandbox.count(Route::PutObjectPart), 4);
+}
+
+#[test]
+fn a_signed_link_of_a_part_takes_no_token_and_no_changes_and_expires() {
+    let (sandbox, _, files) = started();
+    sandbox.knobs(|knobs| (knobs.multipart, knobs.link_seconds) = (Multipart::Presigned, 0));
+    let link = in_parts(&sandbox, &files, 10, 1).remove(0);
+    assert!(
+        put_signed(&sandbox, &link, vec![1])
+            .text()
+            .contains("Request has expired")
+    );
+    sandbox.knobs(|knobs| knobs.link_seconds = 60);
+    let entry = get(&sandbox, &format!("{files}/m")).json();
+    let link = entry["links"]["parts"][0]["url"].as_str().unwrap();
+    let other = link.replace("partNumber=1", "partNumber=2");
+    assert!(
+        put_signed(&sandbox, &other, vec![1])
+            .text()
+            .contains("SignatureDoesNotMatch")
+    );
+    assert_eq!(get(&sandbox, link).status, 400, "a token beside a link");
+    assert_eq!(put(&sandbox, link, b"1").status, 400);
+    assert_eq!(sandbox.leaked_authorizations(), 2);
+    assert_eq!(put_signed(&sandbox, link, vec![1; 10]).status, 200);
+    assert_eq!(put_signed(&sandbox, link, vec![1; 10]).status, 200);
+    let commit = post(&sandbox, &format!("{files}/m/commit"), Value::Null);
+    assert_eq!(commit.status, 500, "2 parts out of 1");
+}
+
+#[test]
+fn a_wrong_last_part_is_committed_under_the_declared_size() {
+    let (sandbox, id, files) = started();
+    sandbox.knobs(|knobs| knobs.multipart = Multipart::Presigned);
+    let links = in_parts(&sandbox, &files, 6 * MIB, 2);
+    put_signed(&sandbox, &links[0], vec![1; 5 * MIB]);
+    put_signed(&sandbox, &links[1], vec![1; 10]);
+    let done = post(&sandbox, &format!("{files}/m/commit"), Value::Null).json();
+    assert_eq!(
+        (&done["size"], &done["status"]),
+        (&json!(6 * MIB), &json!("completed"))
+    );
+    let real = vec![1; 5 * MIB + 10];
+    assert_eq!(done["checksum"], format!("md5:{}", md5_hex(&real)));
+    assert_eq!(sandbox.draft_file(&id, "m").unwrap().bytes(), real);
+}
+
+#[test]
+fn parts_are_refused_or_unknown_on_other_servers() {
+    let (sandbox, _, files) = started();
+    sandbox.knobs(|knobs| knobs.multipart = Multipart::Refused);
+    let links = in_parts(&sandbox, &files, 10, 1);
+    assert_eq!(put(&sandbox, &links[0], &[1; 10]).status, 403);
+    sandbox.knobs(|knobs| knobs.multipart = Multipart::Unknown);
+    let start = json!([{"key": "n", "size": 8, "transfer": {"type": "L"}}]);
+    let refused = post(&sandbox, &files, start);
+    assert_eq!(refused.status, 400);
+    assert_eq!(
+        refused.json()["errors"],
+        json!([{"field": "0.transfer", "messages": ["Unknown field."]}])
+    );
+    assert!(
+        get(&sandbox, &format!("{files}/a.bin"))
+            .json()
+            .get("transfer")
+            .is_none()
+    );
+}
+
+#[test]
+fn a_part_goes_wrong_on_demand_and_its_entry_stays() {
+    for multipart in [Multipart::Local, Multipart::Presigned] {
+        let (sandbox, id, files) = started();
+        sandbox.knobs(|knobs| knobs.multipart = multipart);
+        let link = in_parts(&sandbox, &files, 2 * MIB, 1).remove(0);
+        let route = match multipart {
+            Multipart::Local => Route::PutPart,
+            _ => Route::PutObjectPart,
+        };
+        let send = || match multipart {
+            Multipart::Local => ask(&sandbox, "PUT", &link).token("alice-token"),
+            _ => ask(&sandbox, "PUT", &link),
+        };
+        let send = || send().body(vec![1; 2 * MIB]).send();
+        sandbox.fault(
+            Fault::on(route)
+                .key("m")
+                .times(1)
+                .then(Effect::ResetUpload { after: MIB as u64 }),
+        );
+        assert!(send().is_err());
+        sandbox.fault(Fault::on(route).times(1).then(Effect::ServerError(503)));
+        assert_eq!(send().unwrap().status, 503);
+        assert_eq!(sandbox.draft_file(&id, "m").unwrap().status, "pending");
+        sandbox.fault(Fault::on(route).times(1).then(Effect::KeepOnly { bytes: 10 }));
+        assert_eq!(send().unwrap().status, 200);
+        let done = post(&sandbox, &format!("{files}/m/commit"), Value::Null).json();
+        assert_eq!(done["size"], 2 * MIB);
+        let mut kept = vec![1; 10];
+        if multipart == Multipart::Local {
+            // What the part began with before the reset.
+            let stored = sandbox.draft_file(&id, "m").unwrap().bytes();
+            assert_eq!(stored.len(), 2 * MIB);
+            kept = stored[..10].to_vec();
+            assert_eq!(stored[2 * MIB - 10..], [0; 10]);
+        } else {
+            assert_eq!(sandbox.draft_file(&id, "m").unwrap().bytes(), kept);
+        }
+        assert_eq!(kept, [1; 10]);
+    }
 }
