@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rdm_sandbox::{ALICE, Effect, Fault, NewRecord, Route, Sandbox};
+use rdm_sandbox::{ALICE, Effect, Fault, Multipart, NewRecord, Route, Sandbox};
 use rdmfs::staging::crash::Point;
 use rdmfs::status::{Status, UploadState};
 use serde_json::{Map, Value};
@@ -23,6 +23,10 @@ use crate::support::{LONG, Mount, Plan, close, ended, how, kill, names, noise, u
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     NewFile,
+    /// A new file that is too large for one request.
+    InParts,
+    /// The same, to an object store.
+    InPartsElsewhere,
     /// Its only close comes before anything is sent.
     EmptyFile,
     Overwrite,
@@ -36,8 +40,10 @@ enum Change {
 }
 
 impl Change {
-    const ALL: [Change; 8] = [
+    const ALL: [Change; 10] = [
         Change::NewFile,
+        Change::InParts,
+        Change::InPartsElsewhere,
         Change::EmptyFile,
         Change::Overwrite,
         Change::Rename,
@@ -48,8 +54,10 @@ impl Change {
     ];
 
     /// What is done here first and on the server later.
-    const DEFERRED: [Change; 7] = [
+    const DEFERRED: [Change; 9] = [
         Change::NewFile,
+        Change::InParts,
+        Change::InPartsElsewhere,
         Change::EmptyFile,
         Change::Overwrite,
         Change::Rename,
@@ -61,6 +69,8 @@ impl Change {
     fn name(self) -> &'static str {
         match self {
             Change::NewFile => "new file",
+            Change::InParts => "in parts",
+            Change::InPartsElsewhere => "parts to S3",
             Change::EmptyFile => "empty file",
             Change::Overwrite => "overwrite",
             Change::Rename => "rename",
@@ -170,6 +180,9 @@ impl Content {
         let mut content = self.clone();
         match change {
             Change::NewFile => drop(content.files.insert("new".into(), new_bytes())),
+            Change::InParts | Change::InPartsElsewhere => {
+                content.files.insert("new".into(), large_bytes());
+            }
             Change::EmptyFile => drop(content.files.insert("new".into(), Vec::new())),
             Change::Overwrite | Change::OpenAgain => drop(content.files.insert("old".into(), new_bytes())),
             Change::Rename => {
@@ -202,6 +215,13 @@ fn new_bytes() -> Vec<u8> {
     noise(150_000, 2)
 }
 
+/// What the repository takes in one request, where it takes parts.
+const LIMIT: u64 = 6 << 20;
+
+fn large_bytes() -> Vec<u8> {
+    noise(12_000_000, 5)
+}
+
 /// Where an open file is written, in its middle.
 const PLACE: usize = 30_000;
 /// So much of it.
@@ -217,9 +237,10 @@ fn edit(metadata: &mut Map<String, Value>) {
 fn act(folder: &Path, change: Change) -> io::Result<Option<File>> {
     let (old, new) = (folder.join("old"), folder.join("new"));
     match change {
-        Change::NewFile => write(File::create(new)?)?,
+        Change::NewFile => write(File::create(new)?, &new_bytes())?,
+        Change::InParts | Change::InPartsElsewhere => write(File::create(new)?, &large_bytes())?,
         Change::EmptyFile => closed(File::create(new)?)?,
-        Change::Overwrite => write(File::create(old)?)?,
+        Change::Overwrite => write(File::create(old)?, &new_bytes())?,
         Change::Rename => fs::rename(old, new)?,
         Change::Document => {
             let path = folder.join("record.json");
@@ -232,7 +253,7 @@ fn act(folder: &Path, change: Change) -> io::Result<Option<File>> {
         Change::Delete => fs::remove_file(old)?,
         Change::Open => return reopened(&old, change).map(Some),
         Change::OpenAgain => {
-            write(File::create(&old)?)?;
+            write(File::create(&old)?, &new_bytes())?;
             return reopened(&old, change).map(Some);
         }
     }
@@ -247,8 +268,7 @@ fn reopened(path: &Path, change: Change) -> io::Result<File> {
     Ok(file)
 }
 
-fn write(file: File) -> io::Result<()> {
-    let bytes = new_bytes();
+fn write(file: File, bytes: &[u8]) -> io::Result<()> {
     let (first, second) = bytes.split_at(bytes.len() / 2);
     file.write_all_at(second, first.len() as u64)?;
     file.write_all_at(first, 0)?;
@@ -280,9 +300,19 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Scene {
-        // A small `max_body` here makes uploads go in parts, where there are any.
+    fn new(change: Change) -> Scene {
         let sandbox = Sandbox::start();
+        let multipart = match change {
+            Change::InParts => Some(Multipart::Local),
+            Change::InPartsElsewhere => Some(Multipart::Presigned),
+            _ => None,
+        };
+        if let Some(multipart) = multipart {
+            sandbox.knobs(|knobs| {
+                knobs.max_body = Some(LIMIT);
+                knobs.multipart = multipart;
+            });
+        }
         let draft = sandbox.draft(NewRecord::titled("Before").file("old", old_bytes()));
         let before = Content::of(&sandbox, &draft).unwrap();
         Scene {
@@ -361,7 +391,7 @@ fn has_crashed(folder: &TempDir) -> bool {
 
 /// Tries one death during one change. Whatever is lost or mixed is an error.
 fn try_during(death: &Death, change: Change) -> Result<Found, String> {
-    let scene = Scene::new();
+    let scene = Scene::new(change);
     let mount = scene.plan(death).start();
     let outcome = scene.change(&mount, change)?;
     let returned = outcome.is_ok();
@@ -379,7 +409,7 @@ fn try_during(death: &Death, change: Change) -> Result<Found, String> {
 
 /// Tries one death of the mount that goes on with one change, which was done before the server could have it.
 fn try_after(death: &Death, change: Change) -> Result<Found, String> {
-    let scene = Scene::new();
+    let scene = Scene::new(change);
     let first = scene.plan(&Death::Killed).start();
     for route in [Route::StartFiles, Route::PutDraft] {
         scene
@@ -538,7 +568,11 @@ fn table(deaths: &[Death], changes: &[Change], results: &Results) -> (String, Ve
     (text, wrong)
 }
 
-fn check(changes: &[Change], try_one: impl Fn(&Death, Change) -> Result<Found, String> + Sync) {
+fn check(
+    deaths: &[Death],
+    changes: &[Change],
+    try_one: impl Fn(&Death, Change) -> Result<Found, String> + Sync,
+) {
     let _alone = crate::alone();
     if !cfg!(debug_assertions) {
         eprintln!("NOT RUN: a release build has no points to crash at");

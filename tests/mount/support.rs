@@ -83,6 +83,7 @@ impl Plan {
         self
     }
 
+    #[allow(dead_code, reason = "the tests in tests/crash need it")]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
