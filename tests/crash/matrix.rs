@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdm_sandbox::{ALICE, Effect, Fault, Multipart, NewRecord, Route, Sandbox};
@@ -422,6 +422,11 @@ fn try_after(death: &Death, change: Change) -> Result<Found, String> {
     drop(open);
     let folder = ended(first);
     scene.sandbox.clear_faults();
+    // So that it usually answers before it dies: of one that doesn't, the guardian waits long for an answer.
+    for route in [Route::DraftFiles, Route::GetDraft] {
+        let pause = Effect::Delay(Duration::from_millis(300));
+        scene.sandbox.fault(Fault::on(route).times(1).then(pause));
+    }
     let (crashed, folder) = match scene.plan(death).folder(folder).try_start() {
         Ok(second) if *death == Death::Killed => {
             kill(&second);
