@@ -6,6 +6,8 @@
 mod matrix;
 #[path = "crash/outages.rs"]
 mod outages;
+#[path = "crash/renames.rs"]
+mod renames;
 #[path = "mount/support.rs"]
 #[allow(
     dead_code,

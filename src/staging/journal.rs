@@ -200,6 +200,12 @@ impl Journal {
             .map_err(|e| Error::local(format_args!("open {}", path.display()), &e))
     }
 
+    /// Whether there are bytes of a generation; true if that can't be known.
+    #[must_use]
+    pub fn has_data(&self, id: u64, generation: u64) -> bool {
+        self.data_path(id, generation).try_exists().unwrap_or(true)
+    }
+
     /// Gives the bytes of a generation to another staged file, as its first.
     ///
     /// # Errors

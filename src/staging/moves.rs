@@ -43,7 +43,13 @@ impl Area {
         if was_there && let Some(key) = old.place.key() {
             replaces.push(Arc::clone(key));
         }
+        let replaced = self.at(&staged.draft, to.clone());
+        if let Some(replaced) = replaced.filter(|replaced| !Arc::ptr_eq(replaced, staged)) {
+            // What it was to delete is this one's to delete.
+            replaces.extend(replaced.address().replaces);
+        }
         replaces.retain(|key| to.key() != Some(key));
+        replaces.sort();
         replaces.dedup();
         let new = Address {
             place: to,

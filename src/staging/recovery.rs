@@ -38,7 +38,12 @@ impl Shared {
         let is_junk = entry.role == Role::File && self.space.rules.nature_of(&entry.key) == Nature::Junk;
         if entry.state == State::Open {
             if !is_junk {
-                self.keep_unclosed(entry);
+                if self.space.journal.has_data(entry.id, entry.generation) {
+                    self.keep_unclosed(entry);
+                } else {
+                    // A crash came while it was told from the closed one, or dropped.
+                    self.space.journal.remove(entry.id);
+                }
                 return Ok(());
             }
             // An editor's swap file is what its user hopes to find after a crash.
@@ -58,13 +63,13 @@ impl Shared {
         let Some(open) = entry.open.take() else {
             return Ok(entry);
         };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.space.journal.hand_over(entry.id, open, id) {
-            // The crash came before its first byte.
-            log::info!("{error}");
-            self.space.journal.write(&entry)?;
+        let journal = &self.space.journal;
+        if !journal.has_data(entry.id, open) {
+            // The crash came before its first byte, or when this was nearly done.
+            journal.write(&entry)?;
             return Ok(entry);
         }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let unclosed = Entry {
             id,
             generation: 0,
@@ -73,8 +78,10 @@ impl Shared {
             state: State::Open,
             ..entry.clone()
         };
-        self.space.journal.write(&unclosed)?;
-        self.space.journal.write(&entry)?;
+        // In this order, so that at each moment one of the two entries names the bytes.
+        journal.write(&unclosed)?;
+        journal.hand_over(entry.id, open, id)?;
+        journal.write(&entry)?;
         self.keep_unclosed(unclosed);
         Ok(entry)
     }

@@ -221,6 +221,10 @@ impl Shared {
             let mut address = staged.address();
             address.replaces.retain(|old| *old != key);
             staged.set_address(address);
+            // A new file may come to this key while the others are still to be deleted: a restart must not delete that.
+            if let Err(error) = staged.journal_address() {
+                log::warn!("{error}");
+            }
             self.changed();
         }
         Ok(())

@@ -23,7 +23,7 @@ const FAILING: u64 = 12;
 /// As many requests of a kind are planned for; later ones succeed.
 const PLANNED: u64 = 1200;
 /// Of so many files, one is empty.
-const EMPTY: u64 = 25;
+const EMPTY: u64 = 8;
 /// Set to have the same sizes, faults and deaths again.
 const SEED: &str = "RDMFS_TEST_SEED";
 

@@ -99,6 +99,7 @@ impl Plan {
         self
     }
 
+    #[allow(dead_code, reason = "the tests in tests/crash need it")]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -106,6 +107,14 @@ impl Plan {
 
     /// Mounts, and returns when it answers.
     pub fn start(self) -> Mount {
+        self.try_start().unwrap_or_else(|(said, folder)| {
+            let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            panic!("the mount did not start: {said}\n{log}")
+        })
+    }
+
+    /// Mounts. If it ends before it answers: what it said, and the folder with cache and staging.
+    pub fn try_start(self) -> Result<Mount, (String, TempDir)> {
         let folder = self.folder.unwrap_or_else(|| tempfile::tempdir().unwrap());
         let mountpoint = folder.path().join("mnt");
         fs::create_dir_all(&mountpoint).unwrap();
@@ -153,12 +162,19 @@ impl Plan {
             worker: 0,
         };
         if !said.contains("mounted") {
-            panic!("the mount did not start: {said}\n{}", mount.log());
+            mount.guardian.wait().unwrap();
+            return Err((said, mount.take_folder()));
         }
         if self.user.is_none() {
-            mount.worker = mount.status().pid;
+            match mount.status_if_alive() {
+                Ok(status) => mount.worker = status.pid,
+                Err(error) => {
+                    mount.guardian.wait().unwrap();
+                    return Err((error.to_string(), mount.take_folder()));
+                }
+            }
         }
-        mount
+        Ok(mount)
     }
 }
 
@@ -223,6 +239,10 @@ impl Mount {
         assert!(status.success(), "unmount failed\n{}", self.log());
         self.guardian.wait().unwrap();
         self.worker = 0;
+        self.take_folder()
+    }
+
+    fn take_folder(&mut self) -> TempDir {
         std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 }
@@ -260,7 +280,7 @@ pub fn ended(mut mount: Mount) -> TempDir {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         !mounts.contains(&place) && !process.exists()
     });
-    std::mem::replace(&mut mount.folder, tempfile::tempdir().unwrap())
+    mount.take_folder()
 }
 
 /// Nothing arrives until this fault is removed.
