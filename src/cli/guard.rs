@@ -114,7 +114,7 @@ impl Worker {
             .and_then(|stdout| Report::receive(BufReader::new(stdout)));
         let mut device = None;
         let started = match told {
-            Some(Report::Ready) => answers(mountpoint).map(|found| device = Some(found)),
+            Some(Report::Ready) => answers(mountpoint, &mut self.child).map(|found| device = Some(found)),
             Some(Report::Failed { .. }) | None => {
                 Err(told.and_then(Report::into_error).unwrap_or_else(|| {
                     Error::new(
@@ -172,7 +172,7 @@ fn log_end(ended: &std::io::Result<ExitStatus>, settings: &MountSettings) {
 }
 
 /// Waits until the new mount answers, and returns its device.
-fn answers(mountpoint: &Path) -> Result<String> {
+fn answers(mountpoint: &Path, worker: &mut Child) -> Result<String> {
     let began = Instant::now();
     loop {
         let mounted = mountinfo::at(mountpoint)?.filter(mountinfo::Mount::is_ours);
@@ -182,6 +182,12 @@ fn answers(mountpoint: &Path) -> Result<String> {
         };
         match (mounted, answer) {
             (Some(mount), Some(Answer::Status(_))) => return Ok(mount.device),
+            _ if matches!(worker.try_wait(), Ok(Some(_))) => {
+                return Err(Error::new(
+                    Kind::Internal,
+                    format!("the process that served {} ended at once", mountpoint.display()),
+                ));
+            }
             (mounted, answer) if began.elapsed() > ANSWER_LIMIT => {
                 let seen = match (mounted, answer) {
                     (None, _) => "nothing is mounted there".to_owned(),

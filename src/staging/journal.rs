@@ -272,6 +272,33 @@ impl Journal {
         Error::local(format_args!("write the journal entry {}", path.display()), error)
     }
 
+    /// Removes what crashes left and no entry names: bytes of files that have arrived, halves of entries.
+    ///
+    /// # Errors
+    /// `Local` if the folders can't be read.
+    pub fn sweep(&self) -> Result<()> {
+        for folder in [&self.entries, &self.data] {
+            let reading = |e: std::io::Error| Error::local(format_args!("read {}", folder.display()), &e);
+            for item in fs::read_dir(folder).map_err(reading)? {
+                let path = item.map_err(reading)?.path();
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                let half = name
+                    .strip_suffix(".new")
+                    .is_some_and(|id| id.parse::<u64>().is_ok());
+                let bytes_of = name.split_once('-').and_then(|(id, _)| id.parse::<u64>().ok());
+                // An entry that can't be read counts: its bytes are all that is left of a file.
+                if half || bytes_of.is_some_and(|id| !self.entry_path(id).exists()) {
+                    log::info!("{} belongs to nothing any more", path.display());
+                    remove(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes an entry; it may be gone already.
     pub fn remove(&self, id: u64) {
         remove(&self.entry_path(id));
@@ -373,6 +400,37 @@ mod tests {
         let (_, generation) = journal.create_data(17, 0).unwrap();
         assert_eq!(generation, 1);
         assert_eq!(fs::read(directory.path().join("data/17-0")).unwrap(), b"left");
+    }
+
+    #[test]
+    fn what_no_entry_names_is_swept_away_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        journal.write(&entry(3)).unwrap();
+        for path in [
+            "data/3-2",
+            "data/3-3",
+            "data/9-0",
+            "data/8-1",
+            "data/note",
+            "journal/7.new",
+            "journal/8.json",
+        ] {
+            fs::write(directory.path().join(path), b"?").unwrap();
+        }
+        journal.sweep().unwrap();
+        for (path, left) in [
+            ("data/3-2", true),
+            ("data/3-3", true),
+            ("data/9-0", false),
+            ("data/8-1", true),
+            ("data/note", true),
+            ("journal/3.json", true),
+            ("journal/7.new", false),
+            ("journal/8.json", true),
+        ] {
+            assert_eq!(directory.path().join(path).exists(), left, "{path}");
+        }
     }
 
     #[test]

@@ -138,6 +138,7 @@ impl Area {
     ) -> Result<Area> {
         let directory = settings.directory.join(folder_of(repository.url()));
         let journal = Journal::open(&directory)?;
+        journal.sweep()?;
         let entries = journal.load()?;
         let space = Arc::new(Space {
             journal,
