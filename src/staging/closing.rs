@@ -170,12 +170,13 @@ impl Staged {
             Moment::Release => self.writers.load(Ordering::Acquire) == 0,
             Moment::Rename => active <= 1,
         };
-        inner.dirty && !inner.unlinked && all_here
+        inner.dirty && !inner.unlinked && !inner.held && !inner.thawing && all_here
     }
 
     /// Counts as written, because its name is about to change: the server must get it anew.
     pub(super) fn mark_written(&self) {
         let mut inner = self.inner.lock();
+        inner.held = false;
         inner.dirty = true;
         inner.written += 1;
         inner.noted = inner.noted.map(|_| 0);

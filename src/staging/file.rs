@@ -19,7 +19,7 @@ use super::early::Early;
 use super::journal::{Entry, Journal, Role, State};
 use super::junk::{Nature, Rules};
 use super::place::{Address, Place};
-use super::save::Base;
+use super::save::{Base, LARGEST_DOCUMENT};
 use super::turns::Upload;
 use crate::error::{Error, Result};
 use crate::repository::model::{Md5, RecordId};
@@ -78,6 +78,10 @@ pub(super) struct Inner {
     /// As many of them the journal on disk knows of. `None`: there is no entry yet.
     pub(super) noted: Option<u64>,
     pub(super) unlinked: bool,
+    /// About to be renamed or removed: no upload is asked for until that is decided.
+    pub(super) held: bool,
+    /// Its bytes are being copied to a new generation; who wants to write waits.
+    pub(super) thawing: bool,
     /// Why a write failed: what is here is not what the program meant, and is not sent.
     pub(super) broken: Option<Error>,
     pub(super) upload: Upload,
@@ -149,9 +153,14 @@ impl Staged {
         self.address.lock().clone()
     }
 
-    /// Gives it another place, and returns the one it had. The journal doesn't know yet.
-    pub(super) fn set_address(&self, address: Address) -> Address {
-        std::mem::replace(&mut *self.address.lock(), address)
+    /// Gives it another place. The journal doesn't know yet.
+    pub(super) fn set_address(&self, address: Address) {
+        *self.address.lock() = address;
+    }
+
+    /// Changes its address. The journal doesn't know yet.
+    pub(super) fn update_address<T>(&self, change: impl FnOnce(&mut Address) -> T) -> T {
+        change(&mut self.address.lock())
     }
 
     /// What its name says of it.
@@ -224,7 +233,7 @@ impl Staged {
     /// As for [`Staged::write`].
     pub fn write_quickly(&self, position: Position, bytes: &[u8]) -> Option<Result<()>> {
         let inner = self.inner.try_lock()?;
-        let is_quick = inner.dirty && inner.noted.is_some() && !inner.is_frozen();
+        let is_quick = inner.dirty && inner.noted.is_some() && !inner.thawing && !inner.is_frozen();
         is_quick.then(|| self.write_locked(inner, position, bytes))
     }
 
@@ -237,6 +246,7 @@ impl Staged {
             .checked_add(bytes.len() as u64)
             .filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| Error::call(libc::EFBIG))?;
+        self.refuse_too_large(end)?;
         self.thaw(&mut inner, u64::MAX)?;
         let wrote = inner.data.write_all_at(bytes, offset);
         inner.size = match &wrote {
@@ -258,6 +268,7 @@ impl Staged {
     /// # Errors
     /// `DiskFull` or `Local`.
     pub fn truncate(&self, size: u64) -> Result<()> {
+        self.refuse_too_large(size)?;
         let mut inner = self.inner.lock();
         self.thaw(&mut inner, size)?;
         inner
@@ -268,6 +279,14 @@ impl Staged {
         inner.touch();
         if size == 0 {
             inner.broken = None;
+        }
+        Ok(())
+    }
+
+    /// A document is sent in one piece from memory.
+    fn refuse_too_large(&self, size: u64) -> Result<()> {
+        if size > LARGEST_DOCUMENT && self.place() == Place::Document {
+            return Err(Error::call(libc::EFBIG));
         }
         Ok(())
     }
@@ -299,30 +318,63 @@ impl Staged {
     /// Makes the bytes writable, of which the first `keep` are still needed. What the journal calls closed must not
     /// change any more, because a restart would send it: writing goes on in a copy, and an upload of the old bytes is
     /// stopped, but not before there is a copy.
-    fn thaw(&self, inner: &mut Inner, keep: u64) -> Result<()> {
-        let journal = &self.space.journal;
-        match (&inner.upload, inner.closed) {
-            (Upload::Done, Some(_)) => {
-                // The server has the closed bytes: nothing is lost if a restart doesn't send them.
-                inner.closed = None;
-                journal.write(&self.entry(inner, State::Open))?;
+    fn thaw(&self, inner: &mut MutexGuard<'_, Inner>, keep: u64) -> Result<()> {
+        loop {
+            while inner.thawing {
+                self.changed.wait(inner);
             }
-            (_, Some(closed)) if closed.generation == inner.generation => {
-                let (copy, generation) = journal.create_data(self.id, inner.generation + 1)?;
-                if let Err(e) = copy_bytes(&inner.data, &copy, keep) {
-                    journal.remove_data(self.id, generation);
-                    return Err(Error::local(format_args!("copy staged {}", self.key()), &e));
+            match (&inner.upload, inner.closed) {
+                // Only its handles know it: nothing of it is sent or kept.
+                _ if inner.unlinked => {}
+                (Upload::Done, Some(_)) => {
+                    // The server has the closed bytes: nothing is lost if a restart doesn't send them.
+                    inner.closed = None;
+                    self.space.journal.write(&self.entry(inner, State::Open))?;
                 }
-                inner.data = Arc::new(copy);
-                inner.generation = generation;
-                self.stop_upload(inner);
+                (_, Some(closed)) if closed.generation == inner.generation => {
+                    self.copy_generation(inner, keep)?;
+                    continue;
+                }
+                (_, Some(_)) => {}
+                (_, None) if inner.noted.is_none() => self.note_unsynced(inner)?,
+                (_, None) => {}
             }
-            (_, Some(_)) => {}
-            (_, None) if inner.noted.is_none() => self.note_unsynced(inner)?,
-            (_, None) => {}
+            inner.dirty = true;
+            inner.written += 1;
+            return Ok(());
         }
-        inner.dirty = true;
-        inner.written += 1;
+    }
+
+    /// Goes on in a copy of the closed bytes. The lock is let go meanwhile, because a large file takes long and others want
+    /// to look at this one: should the closed bytes arrive or go before it is done, there is no need for it any more.
+    fn copy_generation(&self, inner: &mut MutexGuard<'_, Inner>, keep: u64) -> Result<()> {
+        let journal = &self.space.journal;
+        let (data, old) = (Arc::clone(&inner.data), inner.generation);
+        inner.thawing = true;
+        let copied = MutexGuard::unlocked(inner, || {
+            let (copy, generation) = journal.create_data(self.id, old + 1)?;
+            match copy_bytes(&data, &copy, keep) {
+                Ok(_) => Ok((copy, generation)),
+                Err(e) => {
+                    journal.remove_data(self.id, generation);
+                    Err(Error::local(format_args!("copy staged {}", self.key()), &e))
+                }
+            }
+        });
+        inner.thawing = false;
+        self.changed.notify_all();
+        let (copy, generation) = copied?;
+        let is_needed = !inner.unlinked
+            && inner.generation == old
+            && !matches!(inner.upload, Upload::Done)
+            && inner.is_frozen();
+        if is_needed {
+            inner.data = Arc::new(copy);
+            inner.generation = generation;
+            self.stop_upload(inner);
+        } else {
+            journal.remove_data(self.id, generation);
+        }
         Ok(())
     }
 
@@ -414,6 +466,7 @@ impl Staged {
             size,
             state,
             open,
+            broken: inner.broken.is_some(),
             base: inner.base.clone(),
         }
     }

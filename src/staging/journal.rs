@@ -45,6 +45,9 @@ pub struct Entry {
     /// A later generation that was being written and never closed; kept beside the closed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,
+    /// A write of it failed: these bytes are not what the program meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken: bool,
     /// Of a document: what it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
@@ -359,6 +362,7 @@ mod tests {
             size: 17,
             state: State::Refused("Bucket quota exceeded.".into()),
             open: Some(3),
+            broken: true,
             base: Some(Base::default()),
         }
     }

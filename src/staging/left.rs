@@ -145,6 +145,7 @@ mod tests {
             size: 3,
             state,
             open,
+            broken: false,
             base: None,
         }
     }

@@ -53,7 +53,7 @@ pub use left::{Left, left_in};
 pub use moves::Moved;
 pub use place::Place;
 use queue::{Queue, Task, Ticket};
-pub use save::{Base, digest};
+pub use save::{Base, LARGEST_DOCUMENT, digest};
 use table::Files;
 pub use turns::Upload;
 use upload::Known;
@@ -303,7 +303,13 @@ impl Area {
     /// `DiskFull`, `Local`.
     pub fn release(&self, staged: &Arc<Staged>) -> Result<()> {
         staged.remove_writer();
+        if staged.is_written() {
+            return Ok(());
+        }
         if staged.has_writers() {
+            // Others have it open, but have closed it: a mapping may keep their handles for long.
+            let closing = staged.close(Moment::Flush)?;
+            self.shared.enqueue_closing(staged, closing);
             return Ok(());
         }
         self.shared.close(staged)
@@ -343,6 +349,7 @@ impl Area {
 
     /// Goes on with a file whose removal failed.
     pub fn resume(&self, staged: &Arc<Staged>) {
+        staged.let_go();
         if !staged.has_writers()
             && let Err(error) = self.shared.close(staged)
         {
@@ -449,11 +456,19 @@ impl Shared {
         if Arc::ptr_eq(by, now) {
             return;
         }
-        let mut address = by.address();
-        address.replaces.retain(|old| old != key);
-        by.set_address(address);
-        if let Err(error) = by.journal_address() {
-            log::warn!("{error}");
+        by.update_address(|address| address.replaces.retain(|old| old != key));
+        self.note_address(by);
+    }
+
+    /// Writes a changed address into the journal; if that can't be done now, soon.
+    fn note_address(&self, staged: &Arc<Staged>) {
+        if let Err(error) = staged.journal_address() {
+            self.board.post(&error);
+            let ticket = Ticket {
+                staged: Arc::clone(staged),
+                task: Task::Note,
+            };
+            self.queue.push_later(ticket, CLOSE_PAUSE);
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::Instant;
 use super::closing::{Closing, Moment};
 use super::crash::{Point, point};
 use super::file::Staged;
+use super::junk::Nature;
 use super::place::{Address, Place};
+use super::queue::{Task, Ticket};
 use super::{Area, save::Base};
 use crate::error::Result;
 
@@ -76,7 +78,8 @@ impl Area {
             if let Some(key) = new.place.key() {
                 by.extend(files.settle(&staged.draft, key).map(|by| (by, Arc::clone(key))));
             }
-            for key in &new.replaces {
+            // Those that nobody has taken since.
+            for key in &staged.address().replaces {
                 files.leave(&staged.draft, key, staged);
             }
             shared.changed();
@@ -86,8 +89,15 @@ impl Area {
             shared.forget_old_key(&by, staged, &key);
         }
         if let Some(replaced) = replaced.0.filter(|replaced| !Arc::ptr_eq(replaced, staged)) {
+            replaced.update_address(|address| address.replaces.clear());
             replaced.unlink();
             shared.drop_if_over(&replaced);
+        }
+        if was_there && staged.nature() == Nature::Junk {
+            shared.queue.push(Ticket {
+                staged: Arc::clone(staged),
+                task: Task::Sweep,
+            });
         }
         shared.enqueue_closing(staged, closing);
         Ok(Moved {

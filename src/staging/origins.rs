@@ -138,6 +138,9 @@ impl Staged {
             inner.noted = Some(inner.written);
             inner.turn = 1;
             inner.base = entry.base.clone();
+            inner.broken = entry
+                .broken
+                .then(|| Error::new(Kind::Local(libc::EIO), format!("a write to {} failed", entry.key)));
             inner.upload = match &entry.state {
                 State::Refused(reason) => Upload::Refused(Error::new(Kind::Refused, reason.clone())),
                 State::Open | State::Closed => Upload::Queued,
@@ -180,6 +183,8 @@ impl Staged {
                 synced: 0,
                 noted: None,
                 unlinked: false,
+                held: false,
+                thawing: false,
                 broken: None,
                 upload: Upload::NotYet,
                 confirmed: None,

@@ -32,6 +32,10 @@ pub(super) enum Task {
         /// What the server was known to have under the key when this was asked for.
         known: Known,
     },
+    /// To write its address into the journal: that failed when it changed.
+    Note,
+    /// To delete what was only begun on the server under the keys it had before: it is junk now.
+    Sweep,
     /// To close it: that failed when its last handle went, because the disk was full, say.
     Close,
 }
@@ -150,6 +154,11 @@ impl Queue {
             }
         }
         true
+    }
+
+    /// Whether the workers are to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
     }
 
     /// Lets the workers end.

@@ -39,6 +39,11 @@ impl Shared {
         if entry.state == State::Open {
             if !is_junk {
                 if self.space.journal.has_data(entry.id, entry.generation) {
+                    if !entry.replaces.is_empty() {
+                        // Its rename was never completed: whatever is under the old keys stays.
+                        entry.replaces.clear();
+                        self.space.journal.write(&entry)?;
+                    }
                     self.keep_unclosed(entry);
                 } else {
                     // A crash came while it was told from the closed one, or dropped.
@@ -112,19 +117,30 @@ impl Shared {
 
     /// Old keys that nobody has taken since are still to be deleted on the server.
     fn recover_old_keys(&self) {
-        let mut files = self.files.lock();
-        let all: Vec<Arc<Staged>> = files.all().cloned().collect();
-        for staged in all {
-            let mut address = staged.address();
-            address.replaces.retain(|key| {
-                files
-                    .at(&(staged.draft.clone(), Place::File(Arc::clone(key))))
-                    .is_none()
-            });
-            for key in &address.replaces {
-                files.leave(&staged.draft, key, &staged);
+        let mut changed = Vec::new();
+        {
+            let mut files = self.files.lock();
+            let all: Vec<Arc<Staged>> = files.all().cloned().collect();
+            for staged in all {
+                let is_taken = |key: &Arc<str>| {
+                    let spot = (staged.draft.clone(), Place::File(Arc::clone(key)));
+                    files.at(&spot).is_some()
+                };
+                let before = staged.address().replaces.len();
+                let left = staged.update_address(|address| {
+                    address.replaces.retain(|key| !is_taken(key));
+                    address.replaces.clone()
+                });
+                if left.len() != before {
+                    changed.push(Arc::clone(&staged));
+                }
+                for key in &left {
+                    files.leave(&staged.draft, key, &staged);
+                }
             }
-            staged.set_address(address);
+        }
+        for staged in changed {
+            self.note_address(&staged);
         }
     }
 
@@ -154,28 +170,43 @@ impl Shared {
     /// Sends what was never closed, because its user says that it is complete.
     pub(super) fn send_unclosed(self: &Arc<Self>, id: u64) -> Result<()> {
         let entry = self.files.lock().unclosed().get(&id).cloned();
-        let mut entry = entry.ok_or_else(|| not_listed(id))?;
+        let entry = entry.ok_or_else(|| not_listed(id))?;
         let draft = draft_of(&entry)?;
-        let place = match entry.role {
-            Role::File => Place::File(entry.key.as_str().into()),
-            Role::Document => Place::Document,
-        };
-        if self.files.lock().at(&(draft.clone(), place)).is_some() {
-            return Err(Error::new(
-                Kind::Call(libc::EEXIST),
-                format!("{} of draft {draft} was written anew since", entry.key),
-            )
-            .with_advice("Take the older bytes out with rdmfs uploads recover, or drop them."));
-        }
-        let data = self.space.journal.open_data(entry.id, entry.generation)?;
         let keeping = |e: std::io::Error| Error::local(format_args!("keep {}", entry.key), &e);
+        let data = self.space.journal.open_data(entry.id, entry.generation)?;
         data.sync_all().map_err(keeping)?;
-        entry.size = data.metadata().map_err(keeping)?.len();
-        entry.state = State::Closed;
-        self.space.journal.write(&entry)?;
-        let staged = Arc::new(Staged::recover(&self.space, &entry, draft)?);
-        self.files.lock().unclosed().remove(&id);
-        self.readmit(&staged, true);
+        let mut closed = entry.clone();
+        closed.size = data.metadata().map_err(keeping)?.len();
+        closed.state = State::Closed;
+        let staged = Arc::new(Staged::recover(&self.space, &closed, draft)?);
+        let spot = (staged.draft.clone(), staged.place());
+        // From here on it has its place, and nobody else can take that.
+        let left = {
+            let mut files = self.files.lock();
+            if files.at(&spot).is_some() {
+                return Err(Error::new(
+                    Kind::Call(libc::EEXIST),
+                    format!("{} of draft {} was written anew since", entry.key, entry.draft),
+                )
+                .with_advice("Take the older bytes out with rdmfs uploads recover, or drop them."));
+            }
+            files.unclosed().remove(&id);
+            files.put(spot.clone(), &staged);
+            let key = spot.1.key();
+            key.and_then(|key| Some((files.settle(&staged.draft, key)?, Arc::clone(key))))
+        };
+        self.changed();
+        if let Some((by, key)) = left {
+            self.forget_old_key(&by, &staged, &key);
+        }
+        if let Err(error) = self.space.journal.write(&closed) {
+            let mut files = self.files.lock();
+            files.take(&staged);
+            files.unclosed().insert(id, entry);
+            self.changed();
+            return Err(error);
+        }
+        self.enqueue(&staged, staged.turn(), Some(Known::Nothing));
         Ok(())
     }
 

@@ -45,6 +45,10 @@ const SETTABLE: [&str; 6] = [
 const SETTABLE_OF_FILES: [&str; 2] = ["enabled", "default_preview"];
 /// Of `access`, what the server works out.
 const COMPUTED_ACCESS: &str = "status";
+/// By so much one save raises the revision at most (API notes, section 3).
+const OF_ONE_SAVE: u64 = 2;
+/// The largest document that is saved. Those of records with hundreds of authors have some hundred KiB.
+pub const LARGEST_DOCUMENT: u64 = 16 << 20;
 /// As often another save may come between reading the draft and writing it.
 const RACES: u32 = 4;
 
@@ -73,7 +77,11 @@ pub(super) fn run(
             return Ok(Outcome::Saved(Box::new(fresh)));
         }
         // Of a save whose answer was lost, the changes are our own.
-        let was_saved = saving.is_some_and(|revision| fresh.revision.is_some_and(|now| now > revision));
+        let was_saved = saving.is_some_and(|before| {
+            fresh
+                .revision
+                .is_some_and(|now| (before + 1..=before + OF_ONE_SAVE).contains(&now))
+        });
         let is_base = base.digests.contains(&digest(current))
             || fresh
                 .revision
@@ -112,6 +120,7 @@ pub(super) fn run(
             // Two at once: the loser is told that a value is wrong (API notes, section 3).
             Err(error) if matches!(error.kind(), Kind::Changed | Kind::Refused) && races < RACES => {
                 races += 1;
+                saving = forget_saving(base, &mut about_to)?;
                 let now = repository.draft(draft)?;
                 if now.revision == fresh.revision {
                     return Ok(Outcome::Refused(Some(Box::new(now)), error));
@@ -120,9 +129,23 @@ pub(super) fn run(
             Err(error) if super::turns::is_final(error.kind()) || error.kind() == Kind::Changed => {
                 return Ok(Outcome::Refused(Some(Box::new(fresh)), error));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if error.kind() == Kind::RateLimited {
+                    forget_saving(base, &mut about_to)?;
+                }
+                return Err(error);
+            }
         }
     }
+}
+
+/// It was not carried out: what the draft is next is somebody else's doing.
+fn forget_saving(base: &Base, about_to: &mut impl FnMut(Base) -> Result<()>) -> Result<Option<u64>> {
+    about_to(Base {
+        digests: base.digests.clone(),
+        saving: None,
+    })?;
+    Ok(None)
 }
 
 fn parse(text: &[u8]) -> Result<Map<String, Value>> {

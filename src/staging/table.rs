@@ -104,6 +104,14 @@ impl Files {
         self.left.remove(&(draft.clone(), Arc::clone(key)))
     }
 
+    /// A key that this file had before is deleted on the server.
+    pub(super) fn settle_by(&mut self, staged: &Arc<Staged>, key: &Arc<str>) {
+        let at = (staged.draft.clone(), Arc::clone(key));
+        if self.left.get(&at).is_some_and(|by| Arc::ptr_eq(by, staged)) {
+            self.left.remove(&at);
+        }
+    }
+
     /// The keys of a draft that files had before.
     pub(super) fn left(&self, draft: &RecordId) -> HashSet<Arc<str>> {
         self.left

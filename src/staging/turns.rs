@@ -95,6 +95,7 @@ impl Staged {
     /// Stops its upload for now. It counts as not sent, so that the next close sends it.
     pub(super) fn hold(&self) {
         let mut inner = self.inner.lock();
+        inner.held = true;
         if !matches!(inner.upload, Upload::Done | Upload::Local) {
             self.stop_upload(&mut inner);
             inner.dirty = true;
@@ -104,6 +105,11 @@ impl Staged {
     /// Whether the upload of `turn` is still to be done.
     pub(super) fn waits_for(&self, turn: u64) -> bool {
         self.inner.lock().waits_for(turn)
+    }
+
+    /// What was about to happen to it does not.
+    pub(super) fn let_go(&self) {
+        self.inner.lock().held = false;
     }
 
     /// The upload of `turn`, if nobody needs it any more in the last moment.
@@ -147,7 +153,12 @@ impl Staged {
         point(Point::Done);
         let mut inner = self.inner.lock();
         inner.confirmed = md5;
-        self.advance_in(&mut inner, turn, Upload::Done);
+        if self.advance_in(&mut inner, turn, Upload::Done) && self.has_writers() {
+            // Its handles may stay for long: after a crash much later, the next mount must not send it again.
+            self.space.journal.remove(self.id);
+            inner.closed = None;
+            inner.noted = None;
+        }
     }
 
     /// The checksum that the server confirmed last.

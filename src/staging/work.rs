@@ -10,14 +10,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::crash::{Point, point};
 use super::file::Staged;
 use super::place::Place;
-use super::queue::{Spot, Task, Ticket, Work};
-use super::save::{self, Base};
+use super::queue::{Queue, Spot, Task, Ticket, Work};
+use super::save::{self, Base, LARGEST_DOCUMENT};
 use super::turns::{Snapshot, Upload, is_final};
 use super::upload::{self, Known};
 use super::{LONGEST_STOP, News, Shared};
 use crate::error::{Error, Kind, Result};
 use crate::repository::Way;
-use crate::repository::model::{Md5, RecordId};
+use crate::repository::model::{FileEntry, FileStatus, Md5, RecordId};
 
 /// The first pause after a failed upload; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -30,13 +30,15 @@ impl Shared {
         while let Some(work) = self.queue.next() {
             match work {
                 Work::One(spot, ticket) => {
-                    self.guarded(&ticket, || self.serve(&spot, &ticket));
+                    self.guarded([&ticket], || self.serve(&spot, &ticket));
                     self.queue.done([&spot]);
                     self.drop_if_over(&ticket.staged);
                 }
                 Work::Announce(draft, taken) => {
                     let spots: Vec<&Spot> = taken.iter().map(|(spot, _)| spot).collect();
-                    self.guarded(&taken[0].1, || self.announce(&draft, &taken));
+                    self.guarded(taken.iter().map(|(_, ticket)| ticket), || {
+                        self.announce(&draft, &taken)
+                    });
                     self.queue.done(spots);
                     self.queue.announced(&draft);
                 }
@@ -44,12 +46,17 @@ impl Shared {
         }
     }
 
-    fn guarded(&self, ticket: &Ticket, work: impl FnOnce()) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+    fn guarded<'a>(&self, tickets: impl IntoIterator<Item = &'a Ticket>, work: impl FnOnce()) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok() {
+            return;
+        }
+        for ticket in tickets {
             let what = format!("the upload of {} panicked", ticket.staged.key());
             let error = Error::new(Kind::Internal, what);
             self.board.post(&error);
             if let Task::Send { turn, .. } = ticket.task {
+                // It may not have begun.
+                ticket.staged.begin(turn);
                 ticket.staged.advance(turn, Upload::Refused(error));
             }
         }
@@ -67,6 +74,12 @@ impl Shared {
             .push_first(in_parts.into_iter().map(|ticket| ticket.with(Known::Nothing)));
         if wanted.is_empty() {
             return;
+        }
+        {
+            let mut files = self.files.lock();
+            wanted
+                .iter()
+                .for_each(|ticket| files.set_absent(&ticket.staged, false));
         }
         let keys: Vec<Arc<str>> = wanted.iter().map(|ticket| ticket.staged.key()).collect();
         let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
@@ -98,6 +111,12 @@ impl Shared {
     fn serve(self: &Arc<Self>, spot: &Spot, ticket: &Ticket) {
         match ticket.task {
             Task::Send { turn, known } => self.upload(spot, ticket, turn, known),
+            Task::Note => self.note_address(&ticket.staged),
+            Task::Sweep => {
+                if let Err(error) = self.sweep_old_keys(&ticket.staged) {
+                    self.board.post(&error);
+                }
+            }
             Task::Close if ticket.staged.has_writers() => {}
             Task::Close => {
                 if let Err(error) = self.close(&ticket.staged) {
@@ -112,6 +131,11 @@ impl Shared {
         let Some(snapshot) = staged.begin(turn) else {
             return;
         };
+        self.files.lock().set_absent(staged, false);
+        if self.queue.is_stopped() {
+            // All that ran were told to stop; this one only begins.
+            snapshot.cancelled.store(true, Ordering::Relaxed);
+        }
         let sent = match &spot.1 {
             Place::File(key) => self.send(staged, key, &snapshot, known).map(Some),
             Place::Document => self.save(staged, &snapshot).map(|()| None),
@@ -200,34 +224,53 @@ impl Shared {
     /// Deletes what a renamed file left behind on the server.
     fn delete_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
         for key in staged.address().replaces {
-            let spot = (staged.draft.clone(), Place::File(Arc::clone(&key)));
+            let is_ours = || staged.address().replaces.contains(&key);
+            if !is_ours() {
+                continue;
+            }
             // A stopped upload of the old key may still be on its way, and a new file of that key is another one's.
-            if !self.queue.claim(&spot, LONGEST_STOP) {
-                return Err(Error::new(
-                    Kind::TimedOut,
-                    format!("the upload of {key} doesn't stop"),
-                ));
+            let _claimed = self.claim(&staged.draft, &key)?;
+            if is_ours() {
+                self.delete(&staged.draft, &key)?;
+                point(Point::OldKeyDeleted);
+                self.files.lock().settle_by(staged, &key);
+                staged.update_address(|address| address.replaces.retain(|old| *old != key));
+                // A new file may come to this key while the others are still to be deleted: a restart must not delete
+                // that.
+                self.note_address(staged);
+                self.changed();
             }
-            let is_ours = staged.address().replaces.contains(&key);
-            let deleted = if is_ours {
-                self.delete(&staged.draft, &key)
-            } else {
-                Ok(())
-            };
-            self.queue.done([&spot]);
-            deleted?;
-            point(Point::OldKeyDeleted);
-            self.files.lock().settle(&staged.draft, &key);
-            let mut address = staged.address();
-            address.replaces.retain(|old| *old != key);
-            staged.set_address(address);
-            // A new file may come to this key while the others are still to be deleted: a restart must not delete that.
-            if let Err(error) = staged.journal_address() {
-                log::warn!("{error}");
-            }
-            self.changed();
         }
         Ok(())
+    }
+
+    /// Deletes what was only begun under the keys that a file had before it became junk: nobody sees it here, and the draft
+    /// could not be published.
+    fn sweep_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
+        let entries = self.repository.draft_files(&staged.draft)?;
+        for key in staged.address().replaces {
+            let _claimed = self.claim(&staged.draft, &key)?;
+            let is_pending = |entry: &FileEntry| entry.key == key && entry.status == FileStatus::Pending;
+            if staged.address().replaces.contains(&key) && entries.iter().any(is_pending) {
+                self.delete(&staged.draft, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps all others from a key until this is dropped.
+    fn claim(&self, draft: &RecordId, key: &Arc<str>) -> Result<Claimed<'_>> {
+        let spot = (draft.clone(), Place::File(Arc::clone(key)));
+        if !self.queue.claim(&spot, LONGEST_STOP) {
+            return Err(Error::new(
+                Kind::TimedOut,
+                format!("the upload of {key} doesn't stop"),
+            ));
+        }
+        Ok(Claimed {
+            queue: &self.queue,
+            spot,
+        })
     }
 
     /// Deletes a file on the server, if it is there.
@@ -244,6 +287,12 @@ impl Shared {
     /// Saves a document.
     fn save(&self, staged: &Arc<Staged>, snapshot: &Snapshot) -> Result<()> {
         let draft = &staged.draft;
+        if snapshot.size > LARGEST_DOCUMENT {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("record.json of draft {draft} is too large"),
+            ));
+        }
         let mut text = vec![0; usize::try_from(snapshot.size).unwrap_or(usize::MAX)];
         snapshot
             .data
@@ -257,12 +306,8 @@ impl Shared {
             save::Outcome::Saved(record) => {
                 self.learn(draft, &base, &record);
                 (self.news)(draft, News::Saved { record });
-                if let Some(older) = self.files.lock().take_rejected(draft)
-                    && !Arc::ptr_eq(&older, staged)
-                {
-                    older.unlink();
-                    older.drop_data();
-                }
+                let older = self.files.lock().take_rejected(draft);
+                self.succeed(older.as_ref(), staged);
                 // Somebody waits: the list must be right before.
                 self.changed();
                 self.delete_old_keys(staged)
@@ -307,11 +352,39 @@ impl Shared {
     /// Keeps a refused document beside the draft's own, instead of the one before.
     pub(super) fn put_rejected(&self, staged: &Arc<Staged>) {
         let older = self.files.lock().reject(staged);
-        if let Some(older) = older {
-            older.unlink();
-            older.drop_data();
-        }
+        self.succeed(older.as_ref(), staged);
         self.changed();
+    }
+
+    /// A document takes the place of a refused one, and what that was to delete on the server.
+    fn succeed(&self, older: Option<&Arc<Staged>>, staged: &Arc<Staged>) {
+        let Some(older) = older.filter(|older| !Arc::ptr_eq(older, staged)) else {
+            return;
+        };
+        let replaces = older.update_address(|address| std::mem::take(&mut address.replaces));
+        {
+            let mut files = self.files.lock();
+            files.take(older);
+            for key in &replaces {
+                files.leave(&staged.draft, key, staged);
+            }
+        }
+        staged.update_address(|address| address.replaces.extend(replaces));
+        self.note_address(staged);
+        older.unlink();
+        older.drop_data();
+    }
+}
+
+/// A spot that nobody else works at.
+struct Claimed<'a> {
+    queue: &'a Queue,
+    spot: Spot,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        self.queue.done([&self.spot]);
     }
 }
 
@@ -322,7 +395,7 @@ impl Ticket {
             staged: Arc::clone(&self.staged),
             task: match self.task {
                 Task::Send { turn, .. } => Task::Send { turn, known },
-                Task::Close => Task::Close,
+                task => task,
             },
         }
     }

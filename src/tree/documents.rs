@@ -15,7 +15,7 @@ use super::{Facts, REASONS, REJECTED, STAGED, Tree};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::repository::model::{Owner, RecordId};
-use crate::staging::{Base, Staged, digest};
+use crate::staging::{Base, LARGEST_DOCUMENT, Staged, digest};
 
 impl Tree {
     /// Opens a draft's document to write. What is not overwritten stays what the server has.
@@ -153,7 +153,7 @@ impl Tree {
     /// at the next look, for the editor that moved it aside to write it anew.
     pub(super) fn copy_document(&self, draft: &RecordId, key: &Arc<str>) -> Result<Arc<Staged>> {
         let text = match self.floors.staging.document(draft) {
-            Some(staged) => staged.read(0, u32::MAX)?,
+            Some(staged) => staged.read(0, u32::try_from(LARGEST_DOCUMENT).unwrap_or(u32::MAX))?,
             None => self.floors.catalog.draft(draft)?.document.to_vec(),
         };
         let staged = self.stage(draft, key, true)?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::node::{Found, Node};
 use super::{Tree, names};
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::{Owner, RecordId};
+use crate::repository::model::{FileStatus, Owner, RecordId};
 
 /// What drafts are called in this mount, and whose document is out of sight.
 #[derive(Default)]
@@ -148,6 +148,14 @@ impl Tree {
         let is_empty = self.view(owner)?.is_empty_folder("") || (is_edit && staged.is_empty());
         if !is_empty {
             return Err(Error::call(libc::ENOTEMPTY));
+        }
+        if !is_edit {
+            // What is known may be some seconds old, and what is discarded is gone.
+            let files = self.floors.repository.draft_files(id)?;
+            if files.iter().any(|file| file.status == FileStatus::Completed) {
+                self.floors.catalog.forget_files(owner);
+                return Err(Error::call(libc::ENOTEMPTY));
+            }
         }
         self.floors.repository.delete_draft(id)?;
         self.floors.staging.forget_draft(id);

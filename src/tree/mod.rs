@@ -494,6 +494,8 @@ impl Tree {
     fn absence_of(&self, parent: &Node, name: &str) -> Duration {
         match parent {
             Node::Root | Node::Control => FOREVER,
+            // A save may be refused any moment, and who saved looks at once.
+            Node::Home(Owner::Draft(_)) if matches!(name, REJECTED | REASONS) => Duration::ZERO,
             _ if names::is_probe(name) && parent.draft_folder().is_none() => self.rules.times.records,
             Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) => self.rules.times.records,
             _ => self.rules.times.drafts,

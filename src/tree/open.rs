@@ -140,14 +140,7 @@ impl Tree {
         let parent = self.place(parent)?;
         let (draft, path) = self.draft_folder(&parent)?;
         if let Some(node) = self.child(&parent, name)? {
-            if intent.exclusive {
-                return Err(Error::call(libc::EEXIST));
-            }
-            let found = self.remember(&node, self.attributes_of(&node)?);
-            let opened = self
-                .open(found.ino, intent)
-                .inspect_err(|_| self.forget(found.ino, 1))?;
-            return Ok((found, opened));
+            return self.create_over(&node, intent);
         }
         if path.is_empty() && name == DOCUMENT {
             // It was unlinked on the way to discarding the draft, and is written anew.
@@ -159,13 +152,16 @@ impl Tree {
         let key: Arc<str> = names::join(path, name).into();
         check_key(&key, name)?;
         let owner = Owner::Draft(draft.clone());
+        let listed = self.floors.catalog.files(&owner)?;
+        let known = listed.iter().find(|entry| entry.key == key);
+        if known.is_some_and(|entry| entry.status == FileStatus::Completed)
+            && !self.floors.staging.left(draft).contains(&key)
+        {
+            // A name that is not asked for when it is only looked up.
+            return self.create_over(&Node::File(owner, key), intent);
+        }
         // A pending entry of somebody else's is not shown, but it is in the way of a plain start.
-        let absent = self
-            .floors
-            .catalog
-            .files(&owner)?
-            .iter()
-            .all(|entry| entry.key != key);
+        let absent = known.is_none();
         let staged = self.floors.staging.create(draft, &key, absent)?;
         let node = Node::File(owner, key);
         self.floors.told.forget(&node);
@@ -179,6 +175,18 @@ impl Tree {
             writer: Some(Writer::new(intent.process)),
         };
         Ok((found, Opened::plain(handle)))
+    }
+
+    /// Creates what is there already: opens it, unless it must be new.
+    fn create_over(&self, node: &Node, intent: Intent) -> Result<(Found, Opened)> {
+        if intent.exclusive {
+            return Err(Error::call(libc::EEXIST));
+        }
+        let found = self.remember(node, self.attributes_of(node)?);
+        let opened = self
+            .open(found.ino, intent)
+            .inspect_err(|_| self.forget(found.ino, 1))?;
+        Ok((found, opened))
     }
 
     /// Reads. Local bytes are answered at once, others when they are there; it never blocks for the network.
@@ -488,9 +496,15 @@ impl Tree {
         })?;
         let told = self.told_of(&Node::File(owner.clone(), Arc::clone(key)), entry.md5);
         let staged = area.adopt(draft, key, &stored, told.mtime.or(entry.updated))?;
-        // Fetching takes long: if the file was replaced meanwhile, these are the wrong bytes to begin with.
-        if committed(self).is_ok_and(|now| now.status == FileStatus::Completed && now.md5 != entry.md5) {
+        // Fetching takes long: if the file was replaced or removed meanwhile, these are the wrong bytes to begin with.
+        let is_same = self.floors.catalog.files(&owner).map(|files| {
+            files
+                .iter()
+                .any(|now| now.key == *key && now.status == FileStatus::Completed && now.md5 == entry.md5)
+        });
+        if !matches!(is_same, Ok(true)) {
             area.release(&staged)?;
+            is_same?;
             return Err(Error::call(libc::EEXIST));
         }
         Ok(staged)

@@ -8,7 +8,7 @@ use super::open::check_key;
 use super::{DOCUMENT, Tree, names};
 use crate::error::{Error, Result};
 use crate::repository::model::{Owner, RecordId};
-use crate::staging::{Moved, Place, Staged};
+use crate::staging::{LARGEST_DOCUMENT, Moved, Place, Staged};
 
 impl Tree {
     /// Gives something in a draft another name, or a draft another title. With `only_new`, nothing is replaced.
@@ -29,6 +29,8 @@ impl Tree {
         if draft != new_draft {
             return Err(Error::call(libc::EXDEV));
         }
+        // Also names that a lookup alone would not ask the server about.
+        self.view(&Owner::Draft(draft.clone()))?;
         let node = self
             .child(&parent, from.1)?
             .ok_or_else(|| Error::call(libc::ENOENT))?;
@@ -39,7 +41,11 @@ impl Tree {
         if only_new && target.is_some() {
             return Err(Error::call(libc::EEXIST));
         }
-        let key = names::join(new_path, to.1);
+        let key = match &target {
+            // It may be shown under another name than its own.
+            Some(Node::File(_, key)) => key.to_string(),
+            _ => names::join(new_path, to.1),
+        };
         check_key(&key, to.1)?;
         let is_document = key == DOCUMENT;
         match (&node, &target) {
@@ -60,8 +66,9 @@ impl Tree {
                 let staged = self.copy_document(draft, &key.as_str().into())?;
                 // To the kernel it has moved: what it finds under the new name is the copy, under the old one something new.
                 let copy = Node::File(owner.clone(), key.as_str().into());
+                self.floors.staging.release(&staged)?;
                 self.state.lock().inodes.rename(&node, copy);
-                return self.floors.staging.release(&staged);
+                return Ok(());
             }
             Node::Folder(_, old) if !is_document => self.rename_folder(draft, old, &key)?,
             _ => return Err(Error::call(libc::EPERM)),
@@ -137,6 +144,10 @@ impl Tree {
         let entry = self.floors.catalog.draft(draft)?;
         let base = self.document_base(draft, &entry);
         let staged = self.stage(draft, old, false)?;
+        if staged.facts().size > LARGEST_DOCUMENT {
+            area.release(&staged)?;
+            return Err(Error::call(libc::EFBIG));
+        }
         let renamed = area.hold(&staged).and_then(|was_there| {
             let was_there = was_there || self.is_listed(&owner, old);
             area.rename(&staged, Place::Document, was_there, true, Some(base))
@@ -202,10 +213,10 @@ impl Tree {
                 state.inodes.rename(&from, to);
             }
         }
-        for staged in &held {
-            area.release(staged)?;
-        }
-        result.map(|()| moved)
+        // All of them, also where one can't be brought to the disk.
+        let released = held.iter().map(|staged| area.release(staged));
+        let released = released.fold(Ok(()), Result::and);
+        result.and(released).map(|()| moved)
     }
 
     /// Whether the server may have something under a key.
