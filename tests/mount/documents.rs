@@ -433,3 +433,43 @@ fn a_change_elsewhere_shows_and_is_no_conflict_for_who_reads_it_first() {
     assert_eq!(save(&path, titled(&read(&path), "Mine")), 0);
     assert_eq!(title(&sandbox, &draft), "Mine");
 }
+
+#[test]
+fn the_reasons_are_there_also_for_who_looked_for_them_before() {
+    let (_sandbox, draft, mount, path) = described();
+    let reasons = mount.path("drafts").join(&draft).join("record.json.errors");
+    assert_eq!(errno(fs::metadata(&reasons)), libc::ENOENT);
+    assert_eq!(save(&path, "{"), libc::EINVAL);
+    assert!(fs::read_to_string(&reasons).unwrap().contains("no JSON"));
+}
+
+#[test]
+fn a_file_that_became_a_refused_one_is_gone_on_the_server_when_the_next_is_saved() {
+    let (sandbox, draft, mount, path) = described();
+    let other = path.with_file_name("new.json");
+    let text = fs::read(&path).unwrap();
+    fs::write(&other, "{").unwrap();
+    assert!(sandbox.draft_keys(&draft).contains(&"new.json".to_owned()));
+    assert_eq!(errno(fs::rename(&other, &path)), libc::EINVAL);
+    let text = titled(&serde_json::from_slice(&text).unwrap(), "The new title");
+    assert_eq!(save(&path, text), 0);
+    settled(&mount);
+    assert_eq!(sandbox.draft_keys(&draft), ["a"]);
+}
+
+#[test]
+fn one_that_no_metadata_is_as_large_as_is_efbig() {
+    let (sandbox, draft, mount, path) = described();
+    let huge = File::options().write(true).open(&path).unwrap();
+    assert_eq!(errno(huge.set_len(1 << 40)), libc::EFBIG);
+    assert_eq!(errno(huge.write_all_at(b"{", 1 << 30)), libc::EFBIG);
+    drop(huge);
+    let data = path.with_file_name("data.bin");
+    let file = File::create(&data).unwrap();
+    file.set_len(20 << 20).unwrap();
+    drop(file);
+    assert_eq!(errno(fs::rename(&data, &path)), libc::EFBIG);
+    settled(&mount);
+    assert_eq!(title(&sandbox, &draft), "The old title");
+    assert_eq!(sandbox.draft_keys(&draft), ["a", "data.bin"]);
+}

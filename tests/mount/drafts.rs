@@ -250,3 +250,19 @@ fn a_folder_copied_into_drafts_is_a_draft_with_its_files() {
         folder.display()
     ));
 }
+
+#[test]
+fn a_draft_into_which_somebody_else_put_a_file_is_not_discarded() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft"));
+    let mine = how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--draft-ttl", "1h"])
+        .start();
+    let folder = mine.path("drafts").join(&draft);
+    assert_eq!(names(&folder), ["record.json"]);
+    let theirs = mount(&sandbox);
+    fs::write(theirs.path("drafts").join(&draft).join("a.csv"), "1").unwrap();
+    assert_eq!(errno(fs::remove_dir(&folder)), libc::ENOTEMPTY);
+    assert_eq!(stored(&sandbox, &draft, "a.csv").unwrap(), b"1");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdm_sandbox::{ALICE, ContentMode, Effect, Fault, NewRecord, Route, Sandbox};
 
-use crate::support::{draft, errno, how, mount, noise, shell};
+use crate::support::{draft, errno, how, mount, noise, shell, until};
 
 #[test]
 fn an_upload_that_an_unmount_stops_is_sent_by_the_next_mount() {
@@ -215,4 +215,30 @@ fn an_opener_that_is_a_thread_waits_for_its_upload_too() {
         b"from a thread",
         "committed at close"
     );
+}
+
+#[test]
+fn a_file_that_is_closed_while_it_is_removed_stays_removed() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft").file("f", "old"));
+    let mount = mount(&sandbox);
+    let path = mount.path("drafts").join(&draft).join("f");
+    let file = File::create(&path).unwrap();
+    file.write_all_at(b"new", 0).unwrap();
+    sandbox.knobs(|knobs| knobs.latency = std::time::Duration::from_millis(500));
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| fs::remove_file(&path));
+        until("the removal is under way", || {
+            sandbox
+                .requests()
+                .iter()
+                .any(|request| request.method == "DELETE")
+                || removal.is_finished()
+        });
+        drop(file);
+        removal.join().unwrap().unwrap();
+    });
+    sandbox.knobs(|knobs| knobs.latency = std::time::Duration::ZERO);
+    mount.wait_for("nothing is staged", |status| status.uploads.is_empty());
+    assert_eq!(sandbox.draft_keys(&draft), Vec::<String>::new());
 }

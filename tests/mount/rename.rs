@@ -321,7 +321,7 @@ fn if_the_server_refuses_the_new_name_the_bytes_are_kept_and_the_next_rename_tri
     let draft = sandbox.draft(NewRecord::titled("Draft").file("a", bytes.clone()));
     let mount = how(&sandbox.url())
         .token(ALICE)
-        .arguments(&["--draft-ttl", "100ms"])
+        .arguments(&["--draft-ttl", "1h"])
         .start();
     let folder = mount.path("drafts").join(&draft);
     sandbox.knobs(|knobs| knobs.quota = 1000);
@@ -438,4 +438,35 @@ fn a_rename_that_an_unmount_stops_is_done_by_the_next_mount() {
     settled(&second);
     assert_eq!(sandbox.draft_keys(&draft), ["b"]);
     assert_eq!(stored(&sandbox, &draft, "b").unwrap(), b"precious");
+}
+
+#[test]
+fn a_name_that_is_not_asked_for_when_it_is_looked_up_is_still_not_replaced_unseen() {
+    let (sandbox, draft, mount) = draft_with(&[(".gitignore", text("old\n")), ("b", text("new"))], mount);
+    let folder = mount.path("drafts").join(&draft);
+    let onto = renameat_with(
+        CWD,
+        folder.join("b"),
+        CWD,
+        folder.join(".gitignore"),
+        RenameFlags::NOREPLACE,
+    );
+    assert_eq!(onto.unwrap_err(), rustix::io::Errno::EXIST);
+    assert_eq!(stored(&sandbox, &draft, ".gitignore").unwrap(), b"old\n");
+}
+
+#[test]
+fn a_folder_whose_renaming_fails_leaves_no_file_behind_as_open() {
+    let long = format!("d/{}", "x".repeat(100));
+    let (sandbox, draft, mount) = draft_with(&[("d/a", text("1")), (&long, text("2"))], mount);
+    let folder = mount.path("drafts").join(&draft);
+    let to = "y".repeat(160);
+    assert_eq!(
+        errno(fs::rename(folder.join("d"), folder.join(&to))),
+        libc::ENAMETOOLONG
+    );
+    for key in ["d/a", &long] {
+        fs::write(folder.join(key), "written anew").unwrap();
+        assert_eq!(stored(&sandbox, &draft, key).unwrap(), b"written anew", "{key}");
+    }
 }

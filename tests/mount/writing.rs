@@ -335,3 +335,13 @@ fn staged_bytes_and_journal_are_on_disk_when_close_returns() {
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
 }
+
+#[test]
+fn a_file_with_a_name_that_probes_have_is_appended_to_and_not_replaced() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Draft").file(".gitignore", "one\n"));
+    let mount = mount(&sandbox);
+    let path = mount.path("drafts").join(&draft).join(".gitignore");
+    shell(&format!("echo two >> {}", path.display()));
+    assert_eq!(stored(&sandbox, &draft, ".gitignore").unwrap(), b"one\ntwo\n");
+}
