@@ -55,6 +55,7 @@ pub use place::Place;
 use queue::{Queue, Task, Ticket};
 pub use save::{Base, digest};
 use table::Files;
+pub use table::{Changes, Snapshot, Standing};
 pub use turns::Upload;
 use upload::Known;
 
@@ -226,6 +227,24 @@ impl Area {
     #[must_use]
     pub fn left(&self, draft: &RecordId) -> HashSet<Arc<str>> {
         self.shared.files.lock().left(draft)
+    }
+
+    /// The files of a draft that stand otherwise than at a moment.
+    #[must_use]
+    pub fn changes(&self, draft: &RecordId, since: u64) -> Changes {
+        self.shared.files.lock().changes(draft, since)
+    }
+
+    /// All files of a draft at this moment.
+    #[must_use]
+    pub fn snapshot(&self, draft: &RecordId) -> Snapshot {
+        self.shared.files.lock().snapshot(draft)
+    }
+
+    /// What is staged under a key.
+    #[must_use]
+    pub fn standing(&self, draft: &RecordId, key: &Arc<str>) -> Standing {
+        self.shared.files.lock().standing(draft, key)
     }
 
     /// A new, empty staged file with one writer. `absent` says that the server has nothing under this key.
