@@ -1,13 +1,14 @@
 //! rdmfs mounts an InvenioRDM research-data repository as a file system.
 //!
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
-//! `repository`. `error`, `config` and `status` are the ground, used by all.
+//! `repository`. `error`, `config`, `history` and `status` are the ground, used by all.
 
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod content;
 pub mod error;
+pub mod history;
 pub mod mount;
 pub mod repository;
 pub mod staging;

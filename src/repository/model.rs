@@ -145,7 +145,7 @@ pub struct FileEntry {
     /// commit (`multipart:…`).
     pub md5: Option<Md5>,
     /// As guessed by the server from the key.
-    pub mimetype: Option<String>,
+    pub mimetype: Option<Arc<str>>,
     /// When it was last changed; search hits don't say.
     pub updated: Option<SystemTime>,
     /// How far it has come; entries of records and hits don't say and are complete.
@@ -170,7 +170,7 @@ impl FileEntry {
                 .and_then(Value::as_str)
                 .and_then(|text| text.strip_prefix("md5:"))
                 .and_then(Md5::from_hex),
-            mimetype: text_of(value, "mimetype"),
+            mimetype: text_of(value, "mimetype").map(Into::into),
             updated: value.get("updated").and_then(Value::as_str).and_then(parse_time),
             status,
         })

@@ -36,7 +36,6 @@ impl Area {
         if staged.place() == Place::Document {
             self.shared.files.lock().take_back(&staged);
         }
-        self.shared.changed();
         self.shared.enqueue(&staged, turn, Some(Known::Nothing));
         Ok(())
     }

@@ -55,6 +55,7 @@ pub use place::Place;
 use queue::{Queue, Task, Ticket};
 pub use save::{Base, LARGEST_DOCUMENT, digest};
 use table::Files;
+pub use table::{Changes, Snapshot, Standing};
 pub use turns::Upload;
 use upload::Known;
 
@@ -113,8 +114,6 @@ struct Shared {
     documents: Mutex<Documents>,
     queue: Queue,
     next_id: AtomicU64,
-    /// Counts the changes of the set of staged files, for those who list it.
-    epoch: AtomicU64,
 }
 
 /// The pause before a file that could not be brought to disk is closed again.
@@ -158,7 +157,6 @@ impl Area {
             files: Mutex::default(),
             documents: Mutex::default(),
             queue: Queue::default(),
-            epoch: AtomicU64::new(0),
         });
         shared.recover(entries);
         let workers = (0..settings.uploads.max(1))
@@ -180,12 +178,6 @@ impl Area {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.shared.directory
-    }
-
-    /// Counts the changes of the set of staged files.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.shared.epoch.load(Ordering::Acquire)
     }
 
     /// The staged file of a key, if there is one.
@@ -226,6 +218,24 @@ impl Area {
     #[must_use]
     pub fn left(&self, draft: &RecordId) -> HashSet<Arc<str>> {
         self.shared.files.lock().left(draft)
+    }
+
+    /// The files of a draft that stand otherwise than at a moment.
+    #[must_use]
+    pub fn changes(&self, draft: &RecordId, since: u64) -> Changes {
+        self.shared.files.lock().changes(draft, since)
+    }
+
+    /// All files of a draft at this moment.
+    #[must_use]
+    pub fn snapshot(&self, draft: &RecordId) -> Snapshot {
+        self.shared.files.lock().snapshot(draft)
+    }
+
+    /// What is staged under a key.
+    #[must_use]
+    pub fn standing(&self, draft: &RecordId, key: &Arc<str>) -> Standing {
+        self.shared.files.lock().standing(draft, key)
     }
 
     /// A new, empty staged file with one writer. `absent` says that the server has nothing under this key.
@@ -371,7 +381,6 @@ impl Area {
     /// Takes a staged file off the tree. Its bytes go when its last handle does.
     pub fn remove(&self, staged: &Arc<Staged>) {
         self.shared.files.lock().take(staged);
-        self.shared.changed();
         staged.unlink();
         self.shared.drop_if_over(staged);
     }
@@ -418,10 +427,6 @@ impl Shared {
         self.files.lock().all().find(|staged| staged.id == id).cloned()
     }
 
-    fn changed(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-    }
-
     /// Puts a new staged file into the table, with one writer. It was made before: the disk may be slow.
     fn insert(&self, staged: Staged, absent: bool) -> Result<Arc<Staged>> {
         let spot = (staged.draft.clone(), staged.place());
@@ -443,7 +448,6 @@ impl Shared {
             // A renamed file was to be deleted under this key: it is this one's now, with what the server has there.
             files.set_absent(&staged, false);
         }
-        self.changed();
         drop(files);
         if let Some((by, key)) = left {
             self.forget_old_key(&by, &staged, key);
@@ -533,8 +537,6 @@ impl Shared {
                 return;
             }
             files.take(staged);
-            // Whoever lists the files sees the change before anybody can miss the file.
-            self.changed();
         }
         staged.drop_data();
     }

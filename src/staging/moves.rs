@@ -82,7 +82,6 @@ impl Area {
             for key in &staged.address().replaces {
                 files.leave(&staged.draft, key, staged);
             }
-            shared.changed();
             (replaced, by)
         };
         for (by, key) in replaced.1 {

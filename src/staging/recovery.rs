@@ -109,7 +109,6 @@ impl Shared {
             older.unlink();
             older.drop_data();
         }
-        self.changed();
         if send {
             self.enqueue(staged, staged.turn(), Some(Known::Nothing));
         }
@@ -195,7 +194,6 @@ impl Shared {
             let key = spot.1.key();
             key.and_then(|key| Some((files.settle(&staged.draft, key)?, Arc::clone(key))))
         };
-        self.changed();
         if let Some((by, key)) = left {
             self.forget_old_key(&by, &staged, &key);
         }
@@ -203,7 +201,6 @@ impl Shared {
             let mut files = self.files.lock();
             files.take(&staged);
             files.unclosed().insert(id, entry);
-            self.changed();
             return Err(error);
         }
         self.enqueue(&staged, staged.turn(), Some(Known::Nothing));

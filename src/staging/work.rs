@@ -169,7 +169,6 @@ impl Shared {
             } else if is_document {
                 // It was written again at the last moment.
                 self.files.lock().take_back(staged);
-                self.changed();
             }
             return;
         }
@@ -238,7 +237,6 @@ impl Shared {
                 // A new file may come to this key while the others are still to be deleted: a restart must not delete
                 // that.
                 self.note_address(staged);
-                self.changed();
             }
         }
         Ok(())
@@ -308,8 +306,6 @@ impl Shared {
                 (self.news)(draft, News::Saved { record });
                 let older = self.files.lock().take_rejected(draft);
                 self.succeed(older.as_ref(), staged);
-                // Somebody waits: the list must be right before.
-                self.changed();
                 self.delete_old_keys(staged)
             }
             save::Outcome::Refused(record, error) => {
@@ -353,7 +349,6 @@ impl Shared {
     pub(super) fn put_rejected(&self, staged: &Arc<Staged>) {
         let older = self.files.lock().reject(staged);
         self.succeed(older.as_ref(), staged);
-        self.changed();
     }
 
     /// A document takes the place of a refused one, and what that was to delete on the server.

@@ -17,6 +17,7 @@ mod open;
 mod rename;
 mod told;
 mod view;
+mod views;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -40,8 +41,8 @@ pub use names::LONGEST_NAME;
 pub use node::{Access, Attributes, Found, Kind, Node};
 pub use open::{Handle, Intent, Opened};
 pub use told::{Facts, Told};
-use view::Views;
 pub use view::{Line, Listing};
+use views::Views;
 
 /// What the tree is built on.
 pub struct Floors {

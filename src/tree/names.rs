@@ -33,6 +33,8 @@ pub enum Item {
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     folders: HashMap<String, Folder>,
+    /// Keys that are not shown as they are. What they are called depends on all the others.
+    encoded: usize,
 }
 
 impl Layout {
@@ -49,6 +51,7 @@ impl Layout {
         for (index, key) in shown {
             layout.insert(key, index);
         }
+        layout.encoded = others.len();
         for (index, key) in others {
             let taken = |path: &str| layout.has(path) || reserved.contains(&path);
             let path = encoded_path(key, &folders, reserved, taken);
@@ -72,17 +75,61 @@ impl Layout {
         }
     }
 
+    /// Adds a key that is shown as it is and changes the name of no other: as if all had been laid out anew. `None` if
+    /// it isn't so, and nothing is changed.
+    #[must_use]
+    pub fn add_key(&mut self, key: &str, index: usize, reserved: &[&str]) -> Option<()> {
+        let is_in_folders = above(key).all(|path| !self.has_file(path));
+        let is_free = !self.has(key) && !self.folders.contains_key(key) && !reserved.contains(&key);
+        (is_showable(key) && is_free && is_in_folders).then(|| self.insert(key, index))
+    }
+
+    /// Removes a key, and the folders that it alone made; `stays` tells the others. `None` if that may change the names
+    /// of other keys: then all must be laid out anew.
+    #[must_use]
+    pub fn remove_key(&mut self, key: &str, stays: impl Fn(&str) -> bool) -> Option<()> {
+        if self.encoded > 0 || !self.has_file(key) || self.folders.contains_key(key) {
+            return None;
+        }
+        let (above, name) = split(key);
+        self.folders.get_mut(above)?.remove(name);
+        self.remove_empty(above, stays)
+    }
+
+    /// Removes a folder that nothing makes any more, if it is empty, and likewise those above it; `stays` tells the
+    /// others. `None` if that may change names: then all must be laid out anew.
+    #[must_use]
+    pub fn remove_empty(&mut self, path: &str, stays: impl Fn(&str) -> bool) -> Option<()> {
+        let mut path = path;
+        while !path.is_empty() && !stays(path) && self.folders.get(path).is_some_and(Folder::is_empty) {
+            if self.has_file(path) {
+                return None;
+            }
+            self.folders.remove(path);
+            let (above, name) = split(path);
+            self.folders.get_mut(above)?.remove(name);
+            path = above;
+        }
+        Some(())
+    }
+
     /// The entries of a folder.
     #[must_use]
     pub fn folder(&self, path: &str) -> Option<&Folder> {
         self.folders.get(path)
     }
 
-    fn has(&self, path: &str) -> bool {
+    fn item(&self, path: &str) -> Option<&Item> {
         let (above, name) = split(path);
-        self.folders
-            .get(above)
-            .is_some_and(|folder| folder.contains_key(name))
+        self.folders.get(above)?.get(name)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.item(path).is_some()
+    }
+
+    fn has_file(&self, path: &str) -> bool {
+        matches!(self.item(path), Some(Item::File(_)))
     }
 
     fn insert(&mut self, path: &str, index: usize) {
@@ -108,6 +155,11 @@ pub fn join(folder: &str, name: &str) -> String {
 #[must_use]
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The paths of all folders that a key is in, but the top one.
+fn above(key: &str) -> impl Iterator<Item = &str> {
+    key.match_indices('/').map(|(end, _)| &key[..end])
 }
 
 /// Whether a name that a user makes can be (a part of) a key, and be the same when it comes back from the server.
@@ -396,6 +448,76 @@ mod tests {
         assert_eq!(layout.folder("c").unwrap()["d"], Item::Folder);
         assert!(layout.folder("c/d").unwrap().is_empty());
         assert_eq!(layout.folder("").unwrap().len(), 2);
+    }
+
+    /// All that a layout says, whatever the keys' places in their list are.
+    fn shown(layout: &Layout, keys: &[&str]) -> BTreeMap<String, BTreeMap<String, Option<String>>> {
+        let entry = |(name, item): (&String, &Item)| {
+            let key = match item {
+                Item::Folder => None,
+                Item::File(index) => Some(keys[*index].to_owned()),
+            };
+            (name.clone(), key)
+        };
+        let folders = layout.folders.iter();
+        folders
+            .map(|(path, folder)| (path.clone(), folder.iter().map(entry).collect()))
+            .collect()
+    }
+
+    /// Every set of a few keys that get into each other's way, and every step to one key more or less.
+    #[test]
+    fn a_changed_layout_is_as_a_new_one() {
+        const KEYS: [&str; 10] = [
+            "a", "a/b", "a/b/c", "%61", "a\nb", "a%0Ab", "r", "r/x", "..", "a/%62",
+        ];
+        let added = ["c", "a/b"];
+        let laid_out = |set: u32, folders: &[&str]| {
+            let chosen: Vec<usize> = (0..KEYS.len()).filter(|bit| set & (1 << bit) != 0).collect();
+            let keys: Vec<&str> = chosen.iter().map(|bit| KEYS[*bit]).collect();
+            let mut layout = Layout::new(keys.iter().copied(), &["r"]);
+            for folder in layout.folders.values_mut() {
+                for item in folder.values_mut() {
+                    if let Item::File(index) = item {
+                        *index = chosen[*index];
+                    }
+                }
+            }
+            folders.iter().for_each(|folder| layout.add_folder(folder));
+            layout
+        };
+        let mut steps = 0;
+        for folders in [&[][..], &added[..1], &added[1..], &added[..]] {
+            for set in 0..1 << KEYS.len() {
+                let layout = laid_out(set, folders);
+                for (bit, key) in KEYS.iter().enumerate() {
+                    let mut changed = layout.clone();
+                    let step = if set & (1 << bit) == 0 {
+                        changed.add_key(key, bit, &["r"])
+                    } else {
+                        changed.remove_key(key, |path| folders.contains(&path))
+                    };
+                    if step.is_some() {
+                        let anew = laid_out(set ^ (1 << bit), folders);
+                        assert_eq!(shown(&changed, &KEYS), shown(&anew, &KEYS), "{key} of {set:b}");
+                        assert_eq!(changed.encoded, anew.encoded);
+                        steps += 1;
+                    }
+                }
+                for (index, folder) in folders.iter().enumerate() {
+                    let fewer: Vec<&str> = [&folders[..index], &folders[index + 1..]].concat();
+                    let mut changed = layout.clone();
+                    if changed
+                        .remove_empty(folder, |path| fewer.contains(&path))
+                        .is_some()
+                    {
+                        assert_eq!(shown(&changed, &KEYS), shown(&laid_out(set, &fewer), &KEYS));
+                        steps += 1;
+                    }
+                }
+            }
+        }
+        assert!(steps > 10_000, "{steps}");
     }
 
     #[test]

@@ -54,6 +54,19 @@ pub enum Handle {
     },
 }
 
+impl Handle {
+    /// The staged file that was opened to write, and by whom.
+    fn writer(&self) -> Result<(&Arc<Staged>, &Writer)> {
+        match self {
+            Handle::Staged {
+                staged,
+                writer: Some(writer),
+            } => Ok((staged, writer)),
+            _ => Err(Error::call(libc::EBADF)),
+        }
+    }
+}
+
 /// Somebody who writes a staged file.
 pub struct Writer {
     process: u32,
@@ -263,23 +276,21 @@ impl Tree {
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
     pub fn write(&self, ino: u64, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
-        match handle {
-            Handle::Staged {
-                staged,
-                writer: Some(writer),
-            } => {
-                writer.wake(staged);
-                if let Ok(Meaning::Here(node)) = self.meaning(ino) {
-                    self.floors.told.written(&node);
-                }
-                staged.write(position, bytes)
-            }
-            Handle::Commands(answer) => {
-                let done = self.command(bytes);
-                *answer.lock() = control::answer(&done);
-                done
-            }
-            _ => Err(Error::call(libc::EBADF)),
+        if let Handle::Commands(answer) = handle {
+            let done = self.command(bytes);
+            *answer.lock() = control::answer(&done);
+            return done;
+        }
+        let (staged, writer) = handle.writer()?;
+        writer.wake(staged);
+        self.note_written(ino);
+        staged.write(position, bytes)
+    }
+
+    /// Who writes takes some of a file's mode away.
+    fn note_written(&self, ino: u64) {
+        if let Ok(Meaning::Here(node)) = self.meaning(ino) {
+            self.floors.told.written(&node);
         }
     }
 
@@ -294,18 +305,10 @@ impl Tree {
         position: Position,
         bytes: &[u8],
     ) -> Option<Result<()>> {
-        let Handle::Staged {
-            staged,
-            writer: Some(writer),
-        } = handle
-        else {
-            return None;
-        };
+        let (staged, writer) = handle.writer().ok()?;
         writer.wake(staged);
         let written = staged.write_quickly(position, bytes)?;
-        if let Ok(Meaning::Here(node)) = self.meaning(ino) {
-            self.floors.told.written(&node);
-        }
+        self.note_written(ino);
         Some(written)
     }
 
@@ -314,16 +317,9 @@ impl Tree {
     /// # Errors
     /// `Call(EBADF)` if the file is not open to write; `Call(EOPNOTSUPP)` for what the local disk can't; `DiskFull`, `Local`.
     pub fn allocate(&self, handle: &Handle, offset: u64, length: u64, flags: i32) -> Result<()> {
-        match handle {
-            Handle::Staged {
-                staged,
-                writer: Some(writer),
-            } => {
-                writer.wake(staged);
-                staged.allocate(offset, length, flags)
-            }
-            _ => Err(Error::call(libc::EBADF)),
-        }
+        let (staged, writer) = handle.writer()?;
+        writer.wake(staged);
+        staged.allocate(offset, length, flags)
     }
 
     /// FLUSH: a process closed a descriptor.
@@ -331,19 +327,14 @@ impl Tree {
     /// # Errors
     /// Why what was written can't be kept or is refused by the server.
     pub fn flush(&self, handle: &Handle, process: u32) -> Result<()> {
-        match handle {
-            Handle::Staged {
-                staged,
-                writer: Some(writer),
-            } => {
-                let by_opener = writer.process == process;
-                if by_opener {
-                    writer.rest(staged);
-                }
-                self.floors.staging.flush(staged, by_opener)
-            }
-            _ => Ok(()),
+        let Ok((staged, writer)) = handle.writer() else {
+            return Ok(());
+        };
+        let by_opener = writer.process == process;
+        if by_opener {
+            writer.rest(staged);
         }
+        self.floors.staging.flush(staged, by_opener)
     }
 
     /// fsync(2): what was written is on the local disk, and in the journal.
@@ -362,16 +353,11 @@ impl Tree {
     /// # Errors
     /// Why what was written can't be kept; nobody hears it but the log.
     pub fn release(&self, handle: &Handle) -> Result<()> {
-        match handle {
-            Handle::Staged {
-                staged,
-                writer: Some(writer),
-            } => {
-                writer.wake(staged);
-                self.floors.staging.release(staged)
-            }
-            _ => Ok(()),
-        }
+        let Ok((staged, writer)) = handle.writer() else {
+            return Ok(());
+        };
+        writer.wake(staged);
+        self.floors.staging.release(staged)
     }
 
     /// Why nothing can be written to a node, if so.

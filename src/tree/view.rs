@@ -1,21 +1,17 @@
 //! The files of one record or draft as folders and names, and what a listing of a folder shows.
 //!
-//! A view joins what the server has with what is staged here and with folders that exist only here. It is made anew
-//! when one of these has changed, and shared by all who look meanwhile.
+//! A view joins what the server has with what is staged here and with folders that exist only here. Those in use are
+//! kept in `views`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-
-use lru::LruCache;
-use parking_lot::Mutex;
 
 use super::names::{self, Item, Layout};
 use super::node::{Attributes, Node};
 use super::{DOCUMENT, REASONS, REJECTED, Tree};
-use crate::catalog::{self, FileList};
+use crate::catalog;
 use crate::error::{Error, Result};
-use crate::repository::model::{FileEntry, FileStatus, Owner, RecordId};
+use crate::repository::model::{FileEntry, Owner, RecordId};
 use crate::staging::Staged;
 
 /// A file in a view.
@@ -30,31 +26,81 @@ pub struct File {
 /// The files of one record or draft.
 pub struct View {
     layout: Layout,
-    files: Vec<File>,
-    by_key: HashMap<Arc<str>, usize>,
+    /// By their numbers in the layout.
+    files: HashMap<usize, File>,
+    numbers: HashMap<Arc<str>, usize>,
+    /// The next free number.
+    next: usize,
+    reserved: Reserved,
 }
 
+/// Names that no file in the top folder has.
+pub(super) type Reserved = &'static [&'static str];
+
 impl View {
-    fn new(files: Vec<File>, folders: &BTreeSet<String>, reserved: &[&str]) -> Self {
+    pub(super) fn new(files: Vec<File>, folders: &BTreeSet<Arc<str>>, reserved: Reserved) -> Self {
         let mut layout = Layout::new(files.iter().map(|file| &*file.entry.key), reserved);
         for folder in folders {
             layout.add_folder(folder);
         }
-        let by_key = files
-            .iter()
-            .enumerate()
-            .map(|(index, file)| (Arc::clone(&file.entry.key), index))
-            .collect();
+        let keys = files.iter().map(|file| Arc::clone(&file.entry.key));
         View {
             layout,
-            files,
-            by_key,
+            numbers: keys.zip(0..).collect(),
+            next: files.len(),
+            files: files.into_iter().enumerate().collect(),
+            reserved,
         }
+    }
+
+    /// The names that were reserved when it was made.
+    pub(super) fn reserved(&self) -> Reserved {
+        self.reserved
+    }
+
+    /// Adds a file, or says what a file is by now. `None` if others change their names by that: then a new view is to
+    /// be made.
+    #[must_use]
+    pub(super) fn put(&mut self, file: File) -> Option<()> {
+        let key = &file.entry.key;
+        let number = match self.numbers.get(key) {
+            Some(number) => *number,
+            None => {
+                self.layout.add_key(key, self.next, self.reserved)?;
+                self.numbers.insert(Arc::clone(key), self.next);
+                self.next += 1;
+                self.next - 1
+            }
+        };
+        self.files.insert(number, file);
+        Some(())
+    }
+
+    /// Removes a file, if it is there, and the folders that are not among `folders` and empty now. `None` as for
+    /// [`View::put`].
+    #[must_use]
+    pub(super) fn remove(&mut self, key: &str, folders: &BTreeSet<Arc<str>>) -> Option<()> {
+        let Some(number) = self.numbers.remove(key) else {
+            return Some(());
+        };
+        self.files.remove(&number);
+        self.layout.remove_key(key, |path| folders.contains(path))
+    }
+
+    /// Brings a folder into line with `folders`, to which it was added or from which it was removed. `None` as for
+    /// [`View::put`].
+    #[must_use]
+    pub(super) fn update_folder(&mut self, path: &str, folders: &BTreeSet<Arc<str>>) -> Option<()> {
+        if folders.contains(path) {
+            self.layout.add_folder(path);
+            return Some(());
+        }
+        self.layout.remove_empty(path, |path| folders.contains(path))
     }
 
     /// A file by its key.
     pub(super) fn file(&self, key: &str) -> Option<&File> {
-        self.by_key.get(key).map(|index| &self.files[*index])
+        self.numbers.get(key).map(|number| &self.files[number])
     }
 
     /// Whether there is a folder of this path.
@@ -87,7 +133,7 @@ impl View {
                 match item {
                     Item::Folder => folders.push(path),
                     Item::File(index) => {
-                        let key = &self.files[*index].entry.key;
+                        let key = &self.files[index].entry.key;
                         if **key != *path {
                             return Err(Error::call(libc::EXDEV));
                         }
@@ -108,97 +154,8 @@ impl View {
     fn node(&self, owner: &Owner, path: &str, name: &str, item: &Item) -> Node {
         match item {
             Item::Folder => Node::Folder(owner.clone(), names::join(path, name).into()),
-            Item::File(index) => Node::File(owner.clone(), Arc::clone(&self.files[*index].entry.key)),
+            Item::File(index) => Node::File(owner.clone(), Arc::clone(&self.files[index].entry.key)),
         }
-    }
-}
-
-/// The views in use, and the folders that exist only here.
-pub(super) struct Views {
-    state: Mutex<State>,
-}
-
-struct State {
-    made: LruCache<Owner, Made>,
-    /// Folders of drafts that no key makes: made by mkdir, or left when their last file was removed.
-    folders: HashMap<RecordId, BTreeSet<String>>,
-    /// Counts the changes of `folders`.
-    epoch: u64,
-}
-
-struct Made {
-    view: Arc<View>,
-    /// What it was made from.
-    list: Arc<FileList>,
-    staging: u64,
-    folders: u64,
-}
-
-/// Records and drafts whose views are kept at the same time.
-const VIEWS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-impl Default for Views {
-    fn default() -> Self {
-        let state = State {
-            made: LruCache::new(VIEWS),
-            folders: HashMap::new(),
-            epoch: 0,
-        };
-        Views {
-            state: Mutex::new(state),
-        }
-    }
-}
-
-impl Views {
-    /// Makes a folder of a draft that no key needs to make.
-    pub(super) fn add_folder(&self, draft: &RecordId, path: &str) {
-        let mut state = self.state.lock();
-        state
-            .folders
-            .entry(draft.clone())
-            .or_default()
-            .insert(path.to_owned());
-        state.epoch += 1;
-    }
-
-    /// Gives such a folder, and those in it, another name. There is one of that name then, whatever was there.
-    pub(super) fn rename_folder(&self, draft: &RecordId, from: &str, to: &str) {
-        let mut state = self.state.lock();
-        let folders = state.folders.entry(draft.clone()).or_default();
-        let moved: Vec<(String, String)> = folders
-            .iter()
-            .filter_map(|path| {
-                let rest = path.strip_prefix(from)?;
-                (rest.is_empty() || rest.starts_with('/')).then(|| (path.clone(), format!("{to}{rest}")))
-            })
-            .collect();
-        for (old, new) in moved {
-            folders.remove(&old);
-            folders.insert(new);
-        }
-        folders.insert(to.to_owned());
-        state.epoch += 1;
-    }
-
-    /// A draft is gone.
-    pub(super) fn forget(&self, draft: &RecordId) {
-        let mut state = self.state.lock();
-        state.folders.remove(draft);
-        state.made.pop(&Owner::Draft(draft.clone()));
-        state.epoch += 1;
-    }
-
-    /// Removes such a folder.
-    pub(super) fn remove_folder(&self, draft: &RecordId, path: &str) {
-        let mut state = self.state.lock();
-        if let Some(folders) = state.folders.get_mut(draft) {
-            folders.remove(path);
-            if folders.is_empty() {
-                state.folders.remove(draft);
-            }
-        }
-        state.epoch += 1;
     }
 }
 
@@ -221,87 +178,6 @@ pub struct Line {
 }
 
 impl Tree {
-    /// The files of a record or draft, as they are now.
-    pub(super) fn view(&self, owner: &Owner) -> Result<Arc<View>> {
-        // Counted before it is looked at: what changes meanwhile makes the view old, not wrong.
-        let staging = self.floors.staging.epoch();
-        let list = self.floors.catalog.files(owner)?;
-        Ok(self.view_of(owner, list, staging))
-    }
-
-    /// The files as far as they are known, without a request.
-    pub(super) fn known_view(&self, owner: &Owner) -> Option<Arc<View>> {
-        let staging = self.floors.staging.epoch();
-        let list = self.floors.catalog.known_files(owner)?;
-        Some(self.view_of(owner, list, staging))
-    }
-
-    fn view_of(&self, owner: &Owner, list: Arc<FileList>, staging: u64) -> Arc<View> {
-        let (folders, epoch) = {
-            let mut state = self.views.state.lock();
-            let epoch = state.epoch;
-            let is_published = matches!(owner, Owner::Record(_));
-            if let Some(made) = state.made.get(owner)
-                && Arc::ptr_eq(&made.list, &list)
-                && (is_published || (made.staging == staging && made.folders == epoch))
-            {
-                return Arc::clone(&made.view);
-            }
-            (state.folders.get(owner.id()).cloned().unwrap_or_default(), epoch)
-        };
-        let view = Arc::new(match owner {
-            Owner::Record(_) => View::new(
-                list.iter()
-                    .cloned()
-                    .map(|entry| File { entry, staged: None })
-                    .collect(),
-                &BTreeSet::new(),
-                &[],
-            ),
-            Owner::Draft(id) => {
-                let reserved: &[&str] = match self.floors.staging.rejected(id) {
-                    Some(_) => &[DOCUMENT, REJECTED, REASONS],
-                    None => &[DOCUMENT],
-                };
-                View::new(self.draft_files(id, &list), &folders, reserved)
-            }
-        });
-        let made = Made {
-            view: Arc::clone(&view),
-            list,
-            staging,
-            folders: epoch,
-        };
-        self.views.state.lock().made.put(owner.clone(), made);
-        view
-    }
-
-    /// What the server has completed, and what is staged here. Pending entries can't be read and are not shown, nor is
-    /// what was renamed and is deleted under its old key soon.
-    fn draft_files(&self, draft: &RecordId, list: &FileList) -> Vec<File> {
-        let staged = self.floors.staging.of_draft(draft);
-        let mut hidden = self.floors.staging.left(draft);
-        hidden.extend(staged.iter().map(|staged| staged.key()));
-        let mut files: Vec<File> = list
-            .iter()
-            .filter(|entry| entry.status == FileStatus::Completed && !hidden.contains(&entry.key))
-            .cloned()
-            .map(|entry| File { entry, staged: None })
-            .collect();
-        files.extend(staged.into_iter().map(|staged| File {
-            entry: FileEntry {
-                key: staged.key(),
-                size: None,
-                md5: None,
-                mimetype: None,
-                updated: None,
-                status: FileStatus::Pending,
-            },
-            staged: Some(staged),
-        }));
-        files
-    }
-
     /// Lists a folder.
     ///
     /// # Errors
@@ -452,7 +328,7 @@ impl Tree {
                     name: name.clone(),
                     attributes: match item {
                         Item::Folder => self.folder_attributes(&node, entry),
-                        Item::File(index) => self.line_attributes(&node, owner, entry, &view.files[*index]),
+                        Item::File(index) => self.line_attributes(&node, owner, entry, &view.files[index]),
                     },
                     node,
                 }
