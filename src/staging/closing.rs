@@ -122,6 +122,42 @@ impl Staged {
         self.sync().map(|()| Closing::Nothing)
     }
 
+    /// Of a file that was closed while it is being renamed or removed, writes down that a restart is to send it: whoever
+    /// does that asks for its upload afterwards.
+    pub(super) fn note_closed(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let by_programs = || self.active.load(Ordering::Acquire) > self.errands.load(Ordering::Acquire);
+        let waits = |inner: &Inner| {
+            inner.dirty
+                && !inner.unlinked
+                && !inner.thawing
+                && inner.size > 0
+                && inner.broken.is_none()
+                && !inner.is_frozen()
+                && (inner.held || self.errands.load(Ordering::Acquire) > 0)
+                && !by_programs()
+                && self.nature() != Nature::Junk
+        };
+        while waits(&inner) {
+            if inner.synced < inner.written {
+                self.sync_bytes(&mut inner)?;
+                continue;
+            }
+            self.space.journal.write(&self.entry(&inner, State::Closed))?;
+            let closed = Closed {
+                generation: inner.generation,
+                size: inner.size,
+            };
+            if let Some(old) = inner.closed.replace(closed)
+                && old.generation != closed.generation
+            {
+                self.space.journal.remove_data(self.id, old.generation);
+            }
+            inner.noted = Some(inner.synced);
+        }
+        Ok(())
+    }
+
     /// Of a new file that is closed and empty, writes down that a restart is to send it: this may have been its only
     /// close, and the end of its handle comes later. The next write takes that back.
     pub(super) fn note_empty(&self) -> Result<()> {

@@ -41,6 +41,8 @@ pub struct Staged {
     /// Those of them that were not closed by the process that opened them, or that wrote since. The kernel tells of the end
     /// of a handle some time after its close, and of a mapped one later still.
     pub(super) active: AtomicUsize,
+    /// Those of the active ones that are no program's, but a rename's.
+    pub(super) errands: AtomicUsize,
     /// How often it was opened to write, ever.
     pub(super) opens: AtomicU64,
     /// Bytes of the running upload that are sent.
@@ -112,6 +114,15 @@ pub enum Position {
     End,
 }
 
+/// Something that is done with a file while programs may close it.
+pub struct Errand(Arc<Staged>);
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.0.errands.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What stat(2) wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -125,7 +136,7 @@ pub struct Facts {
 
 impl Inner {
     /// Whether the journal calls these bytes closed: then they must not change.
-    fn is_frozen(&self) -> bool {
+    pub(super) fn is_frozen(&self) -> bool {
         self.closed
             .is_some_and(|closed| closed.generation == self.generation)
     }
@@ -328,8 +339,12 @@ impl Staged {
                 _ if inner.unlinked => {}
                 (Upload::Done, Some(_)) => {
                     // The server has the closed bytes: nothing is lost if a restart doesn't send them.
-                    inner.closed = None;
-                    self.space.journal.write(&self.entry(inner, State::Open))?;
+                    let closed = inner.closed.take();
+                    let noted = self.space.journal.write(&self.entry(inner, State::Open));
+                    if let Err(error) = noted {
+                        inner.closed = closed;
+                        return Err(error);
+                    }
                 }
                 (_, Some(closed)) if closed.generation == inner.generation => {
                     self.copy_generation(inner, keep)?;
@@ -371,6 +386,13 @@ impl Staged {
         if is_needed {
             inner.data = Arc::new(copy);
             inner.generation = generation;
+            // So that a restart knows of what is written from now on.
+            if let Err(error) = journal.write(&self.entry(inner, State::Open)) {
+                inner.data = data;
+                inner.generation = old;
+                journal.remove_data(self.id, generation);
+                return Err(error);
+            }
             self.stop_upload(inner);
         } else {
             journal.remove_data(self.id, generation);
@@ -404,6 +426,13 @@ impl Staged {
     #[must_use]
     pub fn has_writers(&self) -> bool {
         self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// The caller's writer is no program's.
+    #[must_use]
+    pub fn errand(self: &Arc<Self>) -> Errand {
+        self.errands.fetch_add(1, Ordering::AcqRel);
+        Errand(Arc::clone(self))
     }
 
     /// Whether somebody has it open for writing and has not closed it.
@@ -441,6 +470,10 @@ impl Staged {
     /// the open one is only named beside it.
     pub(super) fn entry(&self, inner: &Inner, state: State) -> Entry {
         let (generation, size, state, open) = match (inner.closed, state) {
+            // Held, and not written since: a restart sends it.
+            (Some(closed), State::Open) if closed.generation == inner.generation => {
+                (closed.generation, closed.size, State::Closed, None)
+            }
             (Some(closed), State::Open) => (
                 closed.generation,
                 closed.size,

@@ -301,8 +301,14 @@ impl Area {
         self.shared.enqueue_closing(staged, closing);
         match closing {
             Closing::Send(turn) => staged.wait(turn, Instant::now() + self.shared.close_wait),
-            Closing::Nothing if !self.may_be_on_server(staged) => staged.note_empty(),
-            Closing::Nothing | Closing::SendLater(_) => Ok(()),
+            Closing::Nothing => {
+                staged.note_closed()?;
+                if self.may_be_on_server(staged) {
+                    return Ok(());
+                }
+                staged.note_empty()
+            }
+            Closing::SendLater(_) => Ok(()),
         }
     }
 
@@ -313,15 +319,6 @@ impl Area {
     /// `DiskFull`, `Local`.
     pub fn release(&self, staged: &Arc<Staged>) -> Result<()> {
         staged.remove_writer();
-        if staged.is_written() {
-            return Ok(());
-        }
-        if staged.has_writers() {
-            // Others have it open, but have closed it: a mapping may keep their handles for long.
-            let closing = staged.close(Moment::Flush)?;
-            self.shared.enqueue_closing(staged, closing);
-            return Ok(());
-        }
         self.shared.close(staged)
     }
 
@@ -360,9 +357,7 @@ impl Area {
     /// Goes on with a file whose removal failed.
     pub fn resume(&self, staged: &Arc<Staged>) {
         staged.let_go();
-        if !staged.has_writers()
-            && let Err(error) = self.shared.close(staged)
-        {
+        if let Err(error) = self.shared.close(staged) {
             self.shared.board.post(&error);
         }
     }
@@ -372,14 +367,13 @@ impl Area {
     /// # Errors
     /// What kept the server from deleting it.
     pub fn delete_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
-        let replaces = staged.address().replaces;
-        replaces
-            .iter()
-            .try_for_each(|key| self.shared.delete(&staged.draft, key))
+        self.shared.delete_old_keys(staged)
     }
 
     /// Takes a staged file off the tree. Its bytes go when its last handle does.
     pub fn remove(&self, staged: &Arc<Staged>) {
+        // Whoever comes to one of these keys from now on can't tell it.
+        staged.update_address(|address| address.replaces.clear());
         self.shared.files.lock().take(staged);
         staged.unlink();
         self.shared.drop_if_over(staged);
@@ -507,9 +501,18 @@ impl Shared {
         }
     }
 
-    /// The last writer is gone.
+    /// Asks for the upload of a file that nobody writes any more. If it can't be brought to disk, that is tried again.
     fn close(&self, staged: &Arc<Staged>) -> Result<()> {
-        match staged.close(Moment::Release) {
+        if staged.is_written() {
+            return Ok(());
+        }
+        // A mapping may keep a handle for long after it was closed.
+        let moment = if staged.has_writers() {
+            Moment::Flush
+        } else {
+            Moment::Release
+        };
+        match staged.close(moment) {
             Ok(Closing::Nothing) => self.drop_if_over(staged),
             Ok(closing) => self.enqueue_closing(staged, closing),
             Err(error) => {

@@ -78,12 +78,31 @@ impl Area {
             if let Some(key) = new.place.key() {
                 by.extend(files.settle(&staged.draft, key).map(|by| (by, Arc::clone(key))));
             }
-            // Those that nobody has taken since.
-            for key in &staged.address().replaces {
+            // Those that nobody has taken since: syncing may have taken long.
+            let is_ours = |key: &Arc<str>| {
+                let just_left = old_spot.1.key() == Some(key);
+                let by = files.left_by(&staged.draft, key);
+                let left_by_us = by.is_some_and(|by| {
+                    Arc::ptr_eq(by, staged)
+                        || replaced
+                            .as_ref()
+                            .is_some_and(|replaced| Arc::ptr_eq(by, replaced))
+                });
+                let spot = (staged.draft.clone(), Place::File(Arc::clone(key)));
+                (just_left || left_by_us) && files.at(&spot).is_none()
+            };
+            let left = staged.update_address(|address| {
+                address.replaces.retain(is_ours);
+                address.replaces.clone()
+            });
+            for key in &left {
                 files.leave(&staged.draft, key, staged);
             }
-            (replaced, by)
+            (replaced, by, left.len() < new.replaces.len())
         };
+        if replaced.2 {
+            shared.note_address(staged);
+        }
         for (by, key) in replaced.1 {
             shared.forget_old_key(&by, staged, &key);
         }

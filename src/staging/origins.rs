@@ -196,6 +196,7 @@ impl Staged {
             changed: Condvar::new(),
             writers: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
+            errands: AtomicUsize::new(0),
             opens: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }

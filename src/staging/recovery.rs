@@ -69,8 +69,9 @@ impl Shared {
             return Ok(entry);
         };
         let journal = &self.space.journal;
-        if !journal.has_data(entry.id, open) {
+        if open == entry.generation || !journal.has_data(entry.id, open) {
             // The crash came before its first byte, or when this was nearly done.
+            entry.broken = false;
             journal.write(&entry)?;
             return Ok(entry);
         }
@@ -83,6 +84,8 @@ impl Shared {
             state: State::Open,
             ..entry.clone()
         };
+        // The write that failed was to the later one.
+        entry.broken = false;
         // In this order, so that at each moment one of the two entries names the bytes.
         journal.write(&unclosed)?;
         journal.hand_over(entry.id, open, id)?;
@@ -177,6 +180,8 @@ impl Shared {
         let mut closed = entry.clone();
         closed.size = data.metadata().map_err(keeping)?.len();
         closed.state = State::Closed;
+        // Its user has looked at it.
+        closed.broken = false;
         let staged = Arc::new(Staged::recover(&self.space, &closed, draft)?);
         let spot = (staged.draft.clone(), staged.place());
         // From here on it has its place, and nobody else can take that.
@@ -197,7 +202,7 @@ impl Shared {
         if let Some((by, key)) = left {
             self.forget_old_key(&by, &staged, &key);
         }
-        if let Err(error) = self.space.journal.write(&closed) {
+        if let Err(error) = staged.journal_address() {
             let mut files = self.files.lock();
             files.take(&staged);
             files.unclosed().insert(id, entry);

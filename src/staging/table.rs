@@ -120,6 +120,11 @@ impl Files {
         }
     }
 
+    /// The file that had this key before, and is to delete it on the server.
+    pub(super) fn left_by(&self, draft: &RecordId, key: &Arc<str>) -> Option<&Arc<Staged>> {
+        self.drafts.get(draft)?.left.get(key)
+    }
+
     /// The keys of a draft that files had before.
     pub(super) fn left(&self, draft: &RecordId) -> HashSet<Arc<str>> {
         let draft = self.drafts.get(draft);

@@ -117,7 +117,6 @@ impl Shared {
                     self.board.post(&error);
                 }
             }
-            Task::Close if ticket.staged.has_writers() => {}
             Task::Close => {
                 if let Err(error) = self.close(&ticket.staged) {
                     self.board.post(&error);
@@ -221,7 +220,7 @@ impl Shared {
     }
 
     /// Deletes what a renamed file left behind on the server.
-    fn delete_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
+    pub(super) fn delete_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
         for key in staged.address().replaces {
             let is_ours = || staged.address().replaces.contains(&key);
             if !is_ours() {
@@ -245,9 +244,10 @@ impl Shared {
     /// Deletes what was only begun under the keys that a file had before it became junk: nobody sees it here, and the draft
     /// could not be published.
     fn sweep_old_keys(&self, staged: &Arc<Staged>) -> Result<()> {
-        let entries = self.repository.draft_files(&staged.draft)?;
         for key in staged.address().replaces {
             let _claimed = self.claim(&staged.draft, &key)?;
+            // Asked now: what was there before may be somebody else's by now.
+            let entries = self.repository.draft_files(&staged.draft)?;
             let is_pending = |entry: &FileEntry| entry.key == key && entry.status == FileStatus::Pending;
             if staged.address().replaces.contains(&key) && entries.iter().any(is_pending) {
                 self.delete(&staged.draft, &key)?;

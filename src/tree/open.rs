@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::node::{Found, Node};
 use super::{DOCUMENT, Facts, Meaning, Tree, control, names};
+use crate::catalog::FileList;
 use crate::content::{Identity, Reader};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, FilePlace, FileStatus, Md5, Owner, RecordId};
@@ -481,16 +482,18 @@ impl Tree {
             )
         })?;
         let told = self.told_of(&Node::File(owner.clone(), Arc::clone(key)), entry.md5);
-        let staged = area.adopt(draft, key, &stored, told.mtime.or(entry.updated))?;
         // Fetching takes long: if the file was replaced or removed meanwhile, these are the wrong bytes to begin with.
-        let is_same = self.floors.catalog.files(&owner).map(|files| {
+        let is_same = |files: Arc<FileList>| {
             files
                 .iter()
                 .any(|now| now.key == *key && now.status == FileStatus::Completed && now.md5 == entry.md5)
-        });
-        if !matches!(is_same, Ok(true)) {
+        };
+        if !is_same(self.floors.catalog.files(&owner)?) {
+            return Err(Error::call(libc::EEXIST));
+        }
+        let staged = area.adopt(draft, key, &stored, told.mtime.or(entry.updated))?;
+        if !self.floors.catalog.known_files(&owner).is_none_or(is_same) {
             area.release(&staged)?;
-            is_same?;
             return Err(Error::call(libc::EEXIST));
         }
         Ok(staged)

@@ -47,7 +47,10 @@ impl Tree {
             _ => names::join(new_path, to.1),
         };
         check_key(&key, to.1)?;
-        let is_document = key == DOCUMENT;
+        let is_document = match &target {
+            Some(Node::File(..)) => false,
+            _ => key == DOCUMENT,
+        };
         match (&node, &target) {
             (Node::File(..) | Node::Document(_), Some(Node::Folder(..))) => {
                 return Err(Error::call(libc::EISDIR));
@@ -88,6 +91,7 @@ impl Tree {
 
     fn rename_file(&self, draft: &RecordId, old: &Arc<str>, new: &Arc<str>) -> Result<Moved> {
         let staged = self.stage(draft, old, false)?;
+        let _errand = staged.errand();
         let moved = self.move_staged(draft, &staged, old, new);
         self.floors.staging.release(&staged)?;
         moved
@@ -144,6 +148,7 @@ impl Tree {
         let entry = self.floors.catalog.draft(draft)?;
         let base = self.document_base(draft, &entry);
         let staged = self.stage(draft, old, false)?;
+        let _errand = staged.errand();
         if staged.facts().size > LARGEST_DOCUMENT {
             area.release(&staged)?;
             return Err(Error::call(libc::EFBIG));
@@ -183,13 +188,16 @@ impl Tree {
         let area = &self.floors.staging;
         let keys = self.view(&owner)?.keys_below(old)?;
         let mut held: Vec<Arc<Staged>> = Vec::new();
+        let mut errands = Vec::new();
         let mut moved = Vec::new();
         let result = (|| -> Result<()> {
             for key in &keys {
                 let renamed = format!("{new}{}", &key[old.len()..]);
                 let (_, name) = names::split(&renamed);
                 check_key(&renamed, name)?;
-                held.push(self.stage(draft, key, false)?);
+                let staged = self.stage(draft, key, false)?;
+                errands.push(staged.errand());
+                held.push(staged);
             }
             for (key, staged) in keys.iter().zip(&held) {
                 let renamed = format!("{new}{}", &key[old.len()..]);
