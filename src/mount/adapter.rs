@@ -209,13 +209,18 @@ impl Filesystem for Adapter {
                 Ok(names) => names,
                 Err(error) => return reply.error(shared.errno(&error)),
             };
-            let renamed = shared
+            let moved = match shared
                 .tree
-                .rename((parent.0, &name), (newparent.0, &newname), only_new);
-            let failed = renamed.is_err();
-            shared.empty(renamed, reply);
-            if failed {
-                // What the server refuses has its new name all the same.
+                .rename((parent.0, &name), (newparent.0, &newname), only_new)
+            {
+                Ok(moved) => moved,
+                Err(error) => return reply.error(shared.errno(&error)),
+            };
+            let arrived = shared.tree.wait_for(&moved);
+            let is_refused = arrived.is_err();
+            shared.empty(arrived, reply);
+            if is_refused {
+                // It has its new name all the same. Only then: a name that is forgotten comes back with another number.
                 shared.forget_name(parent.0, &name);
                 shared.forget_name(newparent.0, &newname);
             }

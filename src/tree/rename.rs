@@ -11,18 +11,18 @@ use crate::repository::model::{Owner, RecordId};
 use crate::staging::{LARGEST_DOCUMENT, Moved, Place, Staged};
 
 impl Tree {
-    /// Gives something in a draft another name, or a draft another title. With `only_new`, nothing is replaced.
+    /// Gives something in a draft another name, or a draft another title. With `only_new`, nothing is replaced. What it
+    /// returns has its new name here; [`Tree::wait_for`] says what the server makes of it.
     ///
     /// # Errors
-    /// `Published`; `Call` with the usual errno, `EXDEV` between drafts; why the server refuses the file under its new
-    /// name; what kept the repository from answering.
-    pub fn rename(&self, from: (u64, &str), to: (u64, &str), only_new: bool) -> Result<()> {
+    /// `Published`; `Call` with the usual errno, `EXDEV` between drafts; what kept the repository from answering.
+    pub fn rename(&self, from: (u64, &str), to: (u64, &str), only_new: bool) -> Result<Vec<Moved>> {
         let (parent, new_parent) = (self.place(from.0)?, self.place(to.0)?);
         if matches!((&parent, &new_parent), (Node::Drafts, Node::Drafts)) {
             if self.rules.read_only {
                 return Err(Error::call(libc::EROFS));
             }
-            return self.rename_draft(from.1, to.1);
+            return self.rename_draft(from.1, to.1).map(|()| Vec::new());
         }
         let (draft, path) = self.draft_folder(&parent)?;
         let (new_draft, new_path) = self.draft_folder(&new_parent)?;
@@ -36,7 +36,7 @@ impl Tree {
             .ok_or_else(|| Error::call(libc::ENOENT))?;
         let target = self.child(&new_parent, to.1)?;
         if target.as_ref() == Some(&node) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if only_new && target.is_some() {
             return Err(Error::call(libc::EEXIST));
@@ -71,7 +71,7 @@ impl Tree {
                 let copy = Node::File(owner.clone(), key.as_str().into());
                 self.floors.staging.release(&staged)?;
                 self.state.lock().inodes.rename(&node, copy);
-                return Ok(());
+                return Ok(Vec::new());
             }
             Node::Folder(_, old) if !is_document => self.rename_folder(draft, old, &key)?,
             _ => return Err(Error::call(libc::EPERM)),
@@ -83,6 +83,14 @@ impl Tree {
             }
             self.floors.told.touch(folder);
         }
+        Ok(moved)
+    }
+
+    /// Waits for the uploads that a rename asked for, within limits.
+    ///
+    /// # Errors
+    /// Why the server refuses a file under its new name.
+    pub fn wait_for(&self, moved: &[Moved]) -> Result<()> {
         let deadline = self.floors.staging.patience();
         moved
             .iter()
