@@ -105,6 +105,20 @@ pub enum UploadState {
 }
 
 impl UploadState {
+    /// The state in one word, as JSON has it too.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            UploadState::Open => "open",
+            UploadState::Queued => "queued",
+            UploadState::Sending => "sending",
+            UploadState::Checking => "checking",
+            UploadState::Waiting => "waiting",
+            UploadState::Refused => "refused",
+            UploadState::Unclosed => "unclosed",
+        }
+    }
+
     /// Whether it goes on without the user.
     #[must_use]
     pub fn moves(self) -> bool {

@@ -92,19 +92,7 @@ impl Staged {
                 self.sync_bytes(&mut inner)?;
                 continue;
             }
-            point(Point::Synced);
-            self.space.journal.write(&self.entry(&inner, State::Closed))?;
-            point(Point::Closed);
-            let closed = Closed {
-                generation: inner.generation,
-                size: inner.size,
-            };
-            if let Some(old) = inner.closed.replace(closed)
-                && old.generation != closed.generation
-            {
-                self.space.journal.remove_data(self.id, old.generation);
-            }
-            inner.noted = Some(inner.synced);
+            self.journal_closed(&mut inner)?;
             inner.dirty = false;
             inner.keep = false;
             inner.tries = 0;
@@ -120,6 +108,24 @@ impl Staged {
         }
         drop(inner);
         self.sync().map(|()| Closing::Nothing)
+    }
+
+    /// Writes down that a restart is to send the bytes as they are now, all of which are synced.
+    fn journal_closed(&self, inner: &mut Inner) -> Result<()> {
+        point(Point::Synced);
+        self.space.journal.write(&self.entry(inner, State::Closed))?;
+        point(Point::Closed);
+        let closed = Closed {
+            generation: inner.generation,
+            size: inner.size,
+        };
+        if let Some(old) = inner.closed.replace(closed)
+            && old.generation != closed.generation
+        {
+            self.space.journal.remove_data(self.id, old.generation);
+        }
+        inner.noted = Some(inner.synced);
+        Ok(())
     }
 
     /// Of a file that was closed while it is being renamed or removed, writes down that a restart is to send it: whoever
@@ -143,17 +149,7 @@ impl Staged {
                 self.sync_bytes(&mut inner)?;
                 continue;
             }
-            self.space.journal.write(&self.entry(&inner, State::Closed))?;
-            let closed = Closed {
-                generation: inner.generation,
-                size: inner.size,
-            };
-            if let Some(old) = inner.closed.replace(closed)
-                && old.generation != closed.generation
-            {
-                self.space.journal.remove_data(self.id, old.generation);
-            }
-            inner.noted = Some(inner.synced);
+            self.journal_closed(&mut inner)?;
         }
         Ok(())
     }

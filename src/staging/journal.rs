@@ -170,11 +170,11 @@ impl Journal {
         }
     }
 
-    /// A number that no staged file has, whatever crashes left behind.
+    /// A number that no staged file has, whatever crashes left behind; `entries` are all that [`Journal::load`] gives.
     ///
     /// # Errors
     /// `Local` if the folders can't be read.
-    pub fn free_id(&self) -> Result<u64> {
+    pub fn free_id(&self, entries: &[Entry]) -> Result<u64> {
         let mut free = 1;
         for folder in [&self.entries, &self.data] {
             let reading = |e: std::io::Error| Error::local(format_args!("read {}", folder.display()), &e);
@@ -186,7 +186,7 @@ impl Journal {
                 free = free.max(number.map_or(0, |number| number + 1));
             }
         }
-        let last = self.load()?.iter().map(Entry::since).max();
+        let last = entries.iter().map(Entry::since).max();
         Ok(free.max(last.map_or(0, |last| last + 1)))
     }
 
@@ -377,7 +377,7 @@ mod tests {
         later.order = 12;
         journal.write(&later).unwrap();
         assert_eq!(journal.load().unwrap(), [entry(7), later]);
-        assert_eq!(journal.free_id().unwrap(), 13);
+        assert_eq!(journal.free_id(&journal.load().unwrap()).unwrap(), 13);
         journal.remove(3);
         journal.remove(3);
         assert_eq!(journal.load().unwrap(), [entry(7)]);
@@ -397,10 +397,10 @@ mod tests {
     fn what_a_crash_left_is_never_written_over() {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::open(directory.path()).unwrap();
-        assert_eq!(journal.free_id().unwrap(), 1);
+        assert_eq!(journal.free_id(&journal.load().unwrap()).unwrap(), 1);
         journal.write(&entry(3)).unwrap();
         fs::write(directory.path().join("data/17-0"), b"left").unwrap();
-        assert_eq!(journal.free_id().unwrap(), 18);
+        assert_eq!(journal.free_id(&journal.load().unwrap()).unwrap(), 18);
         let (_, generation) = journal.create_data(17, 0).unwrap();
         assert_eq!(generation, 1);
         assert_eq!(fs::read(directory.path().join("data/17-0")).unwrap(), b"left");

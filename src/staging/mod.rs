@@ -147,7 +147,7 @@ impl Area {
             early: Early::start()?,
         });
         let shared = Arc::new(Shared {
-            next_id: AtomicU64::new(space.journal.free_id()?),
+            next_id: AtomicU64::new(space.journal.free_id(&entries)?),
             space,
             directory,
             repository,
@@ -360,6 +360,14 @@ impl Area {
         if let Err(error) = self.shared.close(staged) {
             self.shared.board.post(&error);
         }
+    }
+
+    /// Deletes a file on the server, if it is there.
+    ///
+    /// # Errors
+    /// What kept the server from deleting it.
+    pub fn delete(&self, draft: &RecordId, key: &str) -> Result<()> {
+        self.shared.delete(draft, key)
     }
 
     /// Deletes what a file that is about to be removed left on the server under the keys it had before.

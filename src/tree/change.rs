@@ -7,7 +7,7 @@ use super::inodes::Meaning;
 use super::node::{Attributes, Found, Node, Orphan};
 use super::open::check_key;
 use super::{Facts, Tree, names};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::Staged;
 use crate::staging::crash::{Point, point};
@@ -73,12 +73,7 @@ impl Tree {
         staged: Option<&Arc<Staged>>,
     ) -> Result<()> {
         if on_server {
-            match self.floors.repository.delete_file(draft, key) {
-                // It never came that far, or somebody else was faster.
-                Err(error) if error.kind() == Kind::NotFound => {}
-                deleted => deleted?,
-            }
-            self.floors.catalog.file_removed(draft, key);
+            self.floors.staging.delete(draft, key)?;
         }
         staged.map_or(Ok(()), |staged| self.floors.staging.delete_old_keys(staged))
     }

@@ -17,7 +17,6 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::Staged;
-use crate::status::UploadState;
 
 /// What programs set.
 pub(super) struct Labels {
@@ -268,18 +267,7 @@ impl Tree {
 /// How far a written file has come, in the words of the status.
 fn say_of_staged(staged: &Staged, say: &mut impl FnMut(&str, &str)) {
     let status = staged.status();
-    say(
-        "user.rdm.state",
-        match status.state {
-            UploadState::Open => "open",
-            UploadState::Queued => "queued",
-            UploadState::Sending => "sending",
-            UploadState::Checking => "checking",
-            UploadState::Waiting => "waiting",
-            UploadState::Refused => "refused",
-            UploadState::Unclosed => "unclosed",
-        },
-    );
+    say("user.rdm.state", status.state.word());
     say("user.rdm.error", status.reason.as_deref().unwrap_or_default());
 }
 

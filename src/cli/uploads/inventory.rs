@@ -348,22 +348,8 @@ pub fn named(upload: &Upload) -> String {
         "{} ({}, {})",
         progress::file(upload),
         crate::cli::units::Size(upload.size),
-        word(upload.state)
+        upload.state.word()
     )
-}
-
-/// The state in one word, as JSON has it too.
-#[must_use]
-pub fn word(state: UploadState) -> &'static str {
-    match state {
-        UploadState::Open => "open",
-        UploadState::Queued => "queued",
-        UploadState::Sending => "sending",
-        UploadState::Checking => "checking",
-        UploadState::Waiting => "waiting",
-        UploadState::Refused => "refused",
-        UploadState::Unclosed => "unclosed",
-    }
 }
 
 #[cfg(test)]

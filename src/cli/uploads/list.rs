@@ -8,7 +8,7 @@ use crate::cli::progress;
 use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::cli::uploads::ListArguments;
-use crate::cli::uploads::inventory::{self, Inventory, Listed, Of, word};
+use crate::cli::uploads::inventory::{self, Inventory, Listed, Of};
 use crate::error::{Error, Result};
 use crate::status::UploadState;
 
@@ -62,7 +62,7 @@ fn line(listed: &Listed) -> String {
     let optional = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     [
         upload.id.to_string(),
-        word(upload.state).to_owned(),
+        upload.state.word().to_owned(),
         progress::file(upload),
         upload.sent.to_string(),
         upload.size.to_string(),
@@ -122,7 +122,7 @@ fn row(listed: &Listed) -> [String; 5] {
     let upload = &listed.upload;
     [
         upload.id.to_string(),
-        word(upload.state).to_owned(),
+        upload.state.word().to_owned(),
         format!("{} of {}", Size(upload.sent), Size(upload.size)),
         upload.tries.to_string(),
         progress::file(upload),
