@@ -6,7 +6,7 @@ use rdmfs::error::Kind;
 use rdmfs::repository::Upload;
 use rdmfs::repository::model::{FileStatus, RecordId};
 
-use crate::server::{Server, bytes_of, file_with, of_draft, put};
+use crate::server::{Server, bytes_of, eventually, file_with, of_draft, put};
 
 fn statuses(server: &Server, id: &RecordId) -> Vec<(String, FileStatus)> {
     let mut list: Vec<_> = server
@@ -95,9 +95,24 @@ fn committing_before_sending_fails_without_repeats_and_harms_nothing(server: &Se
     server.owner.commit_file(&id, "a").unwrap();
 }
 
+/// A server that still works on a first commit (its extraction of metadata writes the same row: `StaleDataError`, seen on
+/// InvenioRDM 14) answers 500 to the second. That too changes nothing, and is over once that work is.
 fn committing_twice_changes_nothing(server: &Server) {
     let id = server.draft("Twice", &[("a", b"1")]);
-    assert_eq!(server.owner.commit_file(&id, "a").unwrap().size, Some(1));
+    eventually("the second commit is answered", || {
+        let answer = server.owner.commit_file(&id, "a");
+        assert_eq!(statuses(server, &id), [("a".into(), FileStatus::Completed)]);
+        match answer {
+            Ok(entry) => {
+                assert_eq!(entry.size, Some(1));
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::ServerFailed, "{error}");
+                false
+            }
+        }
+    });
 }
 
 fn sending_twice_before_the_commit_keeps_the_second(server: &Server) {
