@@ -34,6 +34,10 @@ pub struct MountSettings {
     pub draft_ttl: Duration,
     /// Parallel connections for reading ahead.
     pub connections: usize,
+    /// How far sequential readers are read ahead of, at most, each.
+    pub read_ahead: u64,
+    /// Bytes fetched before they are asked for, at most, for all readers together.
+    pub memory: u64,
     /// Uploads at the same time.
     pub uploads: usize,
     /// Patterns for names of files that are never sent.

@@ -62,6 +62,7 @@ impl World {
             keep_free: 0.0,
             connections: 4,
             window: 32 * MIB,
+            memory: 128 * MIB,
         }
     }
 

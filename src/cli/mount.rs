@@ -49,6 +49,12 @@ pub struct Arguments {
     /// Parallel connections for reading one file [default: 4]
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
+    /// How far ahead of a sequential reader to fetch [default: 32M, or 8M for each connection if that is more]
+    #[arg(long, value_name = "SIZE")]
+    read_ahead: Option<Size>,
+    /// Bytes fetched ahead for all readers together, shared evenly [default: 128M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
     /// Files uploaded at the same time [default: 4]
     #[arg(long, value_name = "N")]
     uploads: Option<usize>,
@@ -181,6 +187,8 @@ impl Arguments {
             metadata_ttl: self.metadata_ttl,
             draft_ttl: self.draft_ttl,
             connections: self.connections,
+            read_ahead: self.read_ahead,
+            memory: self.memory,
             uploads: self.uploads,
             junk: (!self.junk.is_empty()).then(|| self.junk.clone()),
             read_only: self.read_only.then_some(true),

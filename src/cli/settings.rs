@@ -11,12 +11,19 @@ use reqwest::Url;
 
 use crate::cli::address::{folder_name, parse_url};
 use crate::cli::sources::{self, Layer};
-use crate::cli::units::Span;
+use crate::cli::units::{Size, Span};
 use crate::cli::{fuse, terminal};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
 use crate::repository::Token;
 use crate::staging::{JUNK, Rules};
+
+/// How far sequential readers are read ahead of. A range for each connection has to find room in it, of a length that makes
+/// up for the round trip before it.
+const READ_AHEAD: u64 = 32 << 20;
+const READ_AHEAD_EACH: u64 = 8 << 20;
+/// For all readers together: four of them have full windows.
+const MEMORY: u64 = 128 << 20;
 
 /// Where the repository's address, the token and the local directories come from; `mount` and `doctor` share these.
 #[derive(Args, Default)]
@@ -208,6 +215,9 @@ impl Sources {
             .unwrap_or_else(|| JUNK.map(str::to_owned).into());
         // Told here, where there is somebody to tell.
         Rules::new(&junk)?;
+        let connections = self.count("connections", |layer| layer.connections)?;
+        let size =
+            |field: fn(&Layer) -> Option<Size>, default| self.get(field).map_or(default, |size| size.0);
         Ok(MountSettings {
             token,
             mountpoint,
@@ -219,7 +229,12 @@ impl Sources {
             close_wait: span(|layer| layer.close_wait, 30),
             metadata_ttl: span(|layer| layer.metadata_ttl, 60),
             draft_ttl: span(|layer| layer.draft_ttl, 5),
-            connections: self.count("connections", |layer| layer.connections)?,
+            connections,
+            read_ahead: size(
+                |layer| layer.read_ahead,
+                READ_AHEAD.max(READ_AHEAD_EACH * connections as u64),
+            ),
+            memory: size(|layer| layer.memory, MEMORY),
             uploads: self.count("uploads", |layer| layer.uploads)?,
             junk,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),

@@ -43,6 +43,10 @@ pub struct Layer {
     pub draft_ttl: Option<Span>,
     /// Parallel connections for reading.
     pub connections: Option<usize>,
+    /// How far sequential readers are read ahead of.
+    pub read_ahead: Option<Size>,
+    /// Bytes fetched ahead for all readers together.
+    pub memory: Option<Size>,
     /// Uploads at the same time.
     pub uploads: Option<usize>,
     /// Patterns for names of files that are never sent, instead of the built-in ones.
@@ -253,6 +257,8 @@ pub fn mount_options(options: &[String]) -> Result<Layer> {
             "metadata_ttl" => layer.metadata_ttl = Some(parsed(name, value)?),
             "draft_ttl" => layer.draft_ttl = Some(parsed(name, value)?),
             "connections" => layer.connections = Some(parsed(name, value)?),
+            "read_ahead" => layer.read_ahead = Some(parsed(name, value)?),
+            "memory" => layer.memory = Some(parsed(name, value)?),
             "uploads" => layer.uploads = Some(parsed(name, value)?),
             _ => {
                 // Only the name: the value may be a secret that was put in the wrong place.

@@ -96,6 +96,30 @@ impl Request {
     }
 }
 
+/// How one answer flows.
+struct Flow {
+    /// How long its first byte took.
+    latency: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Flow {
+    fn begin(latency: Duration) -> Self {
+        Flow {
+            latency,
+            since: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether the rest comes within a round trip, going by what came so far. A block more, as bytes come in batches.
+    fn is_last_round_trip(&self, rest: u64) -> bool {
+        let rate = self.bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001);
+        rest as f64 <= rate * self.latency.as_secs_f64() + BLOCK as f64
+    }
+}
+
 /// The block that is being written.
 pub(super) struct Filler {
     pub(super) block: u64,
@@ -206,7 +230,7 @@ impl<'a> Fetcher<'a> {
         let position = state.fetch(self.id)?.position;
         let count = blocks_in(self.size);
         let limit = match path {
-            Path::Part { last } => last + 1,
+            Path::Part { last } | Path::Range { last } => last + 1,
             Path::Ahead | Path::Whole => count,
         };
         let from = match &self.filler {
@@ -214,11 +238,12 @@ impl<'a> Fetcher<'a> {
             None => {
                 let block = state.next_unclaimed(position.div_ceil(BLOCK), self.id)?;
                 let meets_another = path == Path::Ahead
-                    && state.fetches.iter().any(|other| {
-                        other.id != self.id
-                            && !matches!(other.path, Path::Part { .. })
-                            && state.comes_by(other, block * BLOCK)
-                    });
+                    && (state.is_held(block, self.id)
+                        || state.fetches.iter().any(|other| {
+                            other.id != self.id
+                                && !matches!(other.path, Path::Part { .. })
+                                && state.comes_by(other, block * BLOCK)
+                        }));
                 if block >= limit || meets_another {
                     return None;
                 }
@@ -235,7 +260,10 @@ impl<'a> Fetcher<'a> {
             .asks_for_range(request)
             .then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
+        let asked = Instant::now();
         let mut download = self.store.repository().open_content(&place, want)?;
+        let mut flow = Flow::begin(asked.elapsed());
+        self.store.answered(download.host(), flow.latency);
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
         loop {
             if !self.may_go_on() {
@@ -262,10 +290,30 @@ impl<'a> Fetcher<'a> {
             self.received += length;
             self.take(offset, &piece, blocks)?;
             offset += length;
+            flow.bytes += length;
+            if self.store.came(download.host(), length) {
+                self.content.plan_ahead();
+            }
+            if flow.is_last_round_trip(end - offset) {
+                self.hand_over();
+            }
             if self.is_gap_closed(offset, end) {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets the next range be asked for while the last bytes of this one are under way.
+    fn hand_over(&self) {
+        {
+            let mut state = self.content.lock();
+            let Some(fetch) = state.fetch(self.id) else { return };
+            if !matches!(fetch.path, Path::Range { .. }) || fetch.ending || !self.store.begin_ending() {
+                return;
+            }
+            fetch.ending = true;
+        }
+        self.content.plan_ahead();
     }
 
     /// Looks at what the answer is, learns from it, and tells from where to where its bytes are.
@@ -358,6 +406,13 @@ impl<'a> Fetcher<'a> {
         let is_whole = state
             .fetch(self.id)
             .is_some_and(|fetch| fetch.path == Path::Whole);
+        let next_block = offset.div_ceil(BLOCK);
+        let is_stream = state
+            .fetch(self.id)
+            .is_some_and(|fetch| fetch.path == Path::Ahead);
+        if is_stream && state.is_held(next_block, self.id) {
+            return true;
+        }
         let next = if is_whole {
             state.presence.next_missing(offset / BLOCK)
         } else {
@@ -394,6 +449,7 @@ impl<'a> Fetcher<'a> {
                 }
             }
             let since = *paused.get_or_insert_with(Instant::now);
+            self.store.paused();
             if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
                 return false;
             }

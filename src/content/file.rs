@@ -75,6 +75,7 @@ impl Content {
             id,
             Reading {
                 pattern: super::readahead::Pattern::Fresh,
+                share: None,
                 since,
                 failed: None,
             },
@@ -159,7 +160,10 @@ impl Content {
                 }
                 state.waiters.push(ask);
                 self.changed.notify_all();
-                let start = plan::for_waiters(&mut state, &mut View::of(self));
+                let reader = state.waiters.last().map_or(0, |ask| ask.reader);
+                let mut view = View::of(self);
+                let mut start = plan::for_waiters(&mut state, &mut view);
+                start.append(&mut plan::for_reader(&mut state, reader, &mut view));
                 drop(state);
                 return self.start(start);
             }
@@ -182,7 +186,7 @@ impl Content {
             };
             let removals = blocks.removals();
             drop(state);
-            self.start(start.into_iter().collect());
+            self.start(start);
             let read = untrusted
                 .iter()
                 .try_for_each(|block| self.check(&blocks, *block, removals))
@@ -197,6 +201,12 @@ impl Content {
                 }
             }
         }
+    }
+
+    /// Plans anew for all that read on: more may be fetched at once now, or a range is about to end.
+    pub(super) fn plan_ahead(self: &Arc<Self>) {
+        let start = plan::for_readers(&mut self.state.lock(), &mut View::of(self));
+        self.start(start);
     }
 
     /// Plans anew for all that wait: an answer told what the server can do.
@@ -227,7 +237,7 @@ impl Content {
 
     /// A download is over: its waiters are told if it failed, and what others still need is started.
     pub(super) fn fetch_ended(self: &Arc<Self>, id: u64, result: Result<()>, hash: Option<OrderedHash>) {
-        let (failed, start) = {
+        let (failed, was_ending) = {
             let mut state = self.state.lock();
             let Some(at) = state.fetches.iter().position(|fetch| fetch.id == id) else {
                 return;
@@ -252,12 +262,23 @@ impl Content {
             {
                 state.hash = Some(hash);
             }
-            let start = plan::for_waiters(&mut state, &mut View::of(self));
-            self.rest(&mut state);
             self.changed.notify_all();
-            (failed, start)
+            (failed, fetch.ending)
         };
+        if was_ending {
+            self.store.end_ending();
+        }
         self.store.release_slot();
+        let start = {
+            let mut state = self.state.lock();
+            let mut view = View::of(self);
+            let mut start = plan::for_waiters(&mut state, &mut view);
+            if failed.is_empty() {
+                start.append(&mut plan::for_readers(&mut state, &mut view));
+            }
+            self.rest(&mut state);
+            start
+        };
         if let Err(error) = result {
             log::debug!("fetch of {}: {error}", self.stem);
             for ask in failed {
@@ -468,7 +489,7 @@ impl Content {
                 rate: fetch.received as f64 / fetch.started.elapsed().as_secs_f64().max(0.001),
                 note: fetch.note.unwrap_or(match fetch.path {
                     Path::Part { .. } => "reading a part",
-                    Path::Ahead => "reading ahead",
+                    Path::Range { .. } | Path::Ahead => "reading ahead",
                     Path::Whole => "reading the whole file",
                 }),
             })
@@ -522,13 +543,26 @@ impl Reader {
         if offset >= end {
             return reply(Ok(Vec::new()));
         }
-        if let Some(reading) = self.content.state.lock().readers.get_mut(&self.id) {
-            reading
-                .pattern
-                .note(offset, end - offset, self.content.store.window());
-        }
+        self.note(offset, end - offset);
         self.content
             .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
+    }
+
+    /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
+    fn note(&self, offset: u64, length: u64) {
+        let store = &self.content.store;
+        let mut state = self.content.state.lock();
+        let is_complete = state.is_complete();
+        let Some(reading) = state.readers.get_mut(&self.id) else {
+            return;
+        };
+        let largest = store.window_of(reading.share.as_ref());
+        reading.pattern.note(offset, length, largest);
+        if is_complete || !reading.pattern.is_sequential() {
+            reading.share = None;
+        } else if reading.share.is_none() {
+            reading.share = Some(store.budget.join());
+        }
     }
 
     /// Waits until all of it is on disk and verified, for as long as bytes keep coming.

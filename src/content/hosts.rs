@@ -4,8 +4,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use super::file::Content;
+use super::width::Width;
 
 /// Demanded downloads at once. Browsers keep to 6 for each host; a researcher's parallel jobs may need more, a
 /// repository's worker pool is rarely larger.
@@ -28,6 +30,8 @@ pub(super) enum Ranges {
 pub(super) struct Hosts {
     learned: HashMap<String, Ranges>,
     last: Option<Ranges>,
+    widths: HashMap<String, Width>,
+    last_width: usize,
 }
 
 impl Hosts {
@@ -46,6 +50,38 @@ impl Hosts {
         self.last = Some(ranges);
     }
 
+    /// `host` began to answer after so long.
+    pub(super) fn answered(&mut self, host: &str, after: Duration) {
+        if !self.widths.contains_key(host) && self.widths.len() >= MOST_HOSTS {
+            self.widths.clear();
+        }
+        let width = self.widths.entry(host.to_owned()).or_default();
+        width.answered(after);
+        self.last_width = width.ranges();
+    }
+
+    /// Bytes came from `host` that a reader needed. Tells whether more ranges are to be fetched at once from now on.
+    pub(super) fn came(&mut self, host: &str, bytes: u64, now: Instant, most: usize) -> bool {
+        let Some(width) = self.widths.get_mut(host) else {
+            return false;
+        };
+        let grew = width.came(bytes, now, most);
+        self.last_width = width.ranges();
+        grew
+    }
+
+    /// A download paused, for want of a reader.
+    pub(super) fn paused(&mut self, now: Instant) {
+        for width in self.widths.values_mut() {
+            width.paused(now);
+        }
+    }
+
+    /// How many ranges to fetch at once, from the host that answered last.
+    pub(super) fn width(&self) -> usize {
+        self.last_width.max(1)
+    }
+
     /// What the next answer will likely do. Which host will give it is known only then, because the repository may
     /// redirect; it is nearly always the one that answered last.
     pub(super) fn expected(&self) -> Option<Ranges> {
@@ -59,6 +95,8 @@ pub(super) struct Slots {
     active: usize,
     /// Downloads that are going on without anybody waiting for them.
     ahead: usize,
+    /// Ranges of which only the last round trip is left.
+    ending: usize,
     queue: VecDeque<Weak<Content>>,
 }
 
@@ -74,7 +112,22 @@ impl Slots {
 
     /// A slot for read-ahead, which has to leave room for demand.
     pub(super) fn take_ahead(&mut self, connections: usize) -> bool {
-        self.active < connections.min(MOST) && self.take()
+        self.active.saturating_sub(self.ending) < connections.min(MOST) && self.take()
+    }
+
+    /// A range is about to end: its successor may be asked for, so that its connection's share of the line does not lie
+    /// idle for a round trip. Only one in four at a time: more would be more connections than was agreed.
+    pub(super) fn begin_ending(&mut self, connections: usize) -> bool {
+        let free = self.ending < (connections / 4).max(1);
+        if free {
+            self.ending += 1;
+        }
+        free
+    }
+
+    /// It ended.
+    pub(super) fn end_ending(&mut self) {
+        self.ending = self.ending.saturating_sub(1);
     }
 
     /// Stands in line for the next free slot.

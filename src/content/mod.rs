@@ -13,6 +13,8 @@
 //! | `fill` | what it does with the bytes |
 //! | `blocks` | one copy on disk: data and map |
 //! | `readahead` | whether a reader reads on |
+//! | `budget` | one budget for what is fetched ahead |
+//! | `width` | how many ranges at once pay |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `evict` | room: what goes first |
 //! | `hosts` | what hosts can do, and how many downloads run |
@@ -24,6 +26,7 @@
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
 mod blocks;
+mod budget;
 mod evict;
 mod fetch;
 mod file;
@@ -33,6 +36,7 @@ mod plan;
 mod readahead;
 mod state;
 mod verify;
+mod width;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -52,6 +56,7 @@ pub use file::{Content, Reader};
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
 use crate::repository::model::{FilePlace, Md5};
+use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
 use hosts::{Hosts, Ranges, Slots};
 
@@ -86,6 +91,8 @@ pub struct Settings {
     pub connections: usize,
     /// Most bytes of read-ahead.
     pub window: u64,
+    /// Most bytes of read-ahead of all readers together.
+    pub memory: u64,
 }
 
 /// What names some bytes. Files without an MD5 (another algorithm, remote, a multipart just committed) are named by
@@ -187,6 +194,7 @@ pub struct Store {
     idle: Condvar,
     stopping: AtomicBool,
     ledger: Ledger,
+    budget: Arc<Budget>,
     trash_names: AtomicU64,
     /// Held until `shutdown`: two daemons must not write to one folder.
     lock: File,
@@ -238,6 +246,7 @@ impl Store {
             idle: Condvar::new(),
             stopping: AtomicBool::new(false),
             ledger: Ledger::new(),
+            budget: Budget::new(settings.memory),
             trash_names: AtomicU64::new(0),
             lock,
             settings,
@@ -387,12 +396,41 @@ impl Store {
             .min((self.limits().most / 2).max(plan::SMALL))
     }
 
+    /// How far ahead a reader may be read that has this share. A range may begin within the window and end beyond it, so a
+    /// quarter of the share is kept for that.
+    fn window_of(&self, share: Option<&Share>) -> u64 {
+        let share = share.map_or_else(|| self.budget.next(), Share::bytes);
+        self.window().min(share / 4 * 3)
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
     fn learn(&self, host: &str, ranges: Ranges) {
         self.table.lock().hosts.learn(host, ranges);
+    }
+
+    fn answered(&self, host: &str, after: Duration) {
+        self.table.lock().hosts.answered(host, after);
+    }
+
+    /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
+    fn came(&self, host: &str, bytes: u64) -> bool {
+        let most = self.settings.connections;
+        self.table.lock().hosts.came(host, bytes, Instant::now(), most)
+    }
+
+    fn paused(&self) {
+        self.table.lock().hosts.paused(Instant::now());
+    }
+
+    fn begin_ending(&self) -> bool {
+        self.table.lock().slots.begin_ending(self.settings.connections)
+    }
+
+    fn end_ending(&self) {
+        self.table.lock().slots.end_ending();
     }
 
     fn begin_ahead(&self) -> bool {
@@ -509,6 +547,11 @@ impl<'a> View<'a> {
 impl plan::Around for View<'_> {
     fn ranges(&self) -> Option<Ranges> {
         self.content.store.table.lock().hosts.expected()
+    }
+
+    fn width(&self) -> usize {
+        let width = self.content.store.table.lock().hosts.width();
+        width.min(self.content.store.settings.connections)
     }
 
     fn slot(&mut self) -> bool {

@@ -12,10 +12,20 @@ use super::state::{Ask, Fetch, Path, State};
 /// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
 pub(super) const SMALL: u64 = 1024 * 1024;
 
+/// A range brings at least so much, or the round trips before them would cost more than they bring side by side; and at
+/// most so much, or a reader would be done with the first long before the others are.
+const SHORTEST: u64 = 1024 * 1024;
+const LONGEST: u64 = 16 * 1024 * 1024;
+
+/// For each range, the window of somebody who waits for the whole file.
+const FOR_ALL: u64 = 8 * 1024 * 1024;
+
 /// What the plan needs to know of the world around one file.
 pub(super) trait Around {
     /// What the repository's hosts do with ranges, as far as is known.
     fn ranges(&self) -> Option<Ranges>;
+    /// How many ranges to fetch side by side.
+    fn width(&self) -> usize;
     /// A slot for a read that waits; false puts the content in line.
     fn slot(&mut self) -> bool;
     /// A slot for read-ahead, or not.
@@ -31,7 +41,7 @@ pub(super) fn for_waiters(state: &mut State, around: &mut impl Around) -> Vec<u6
     let mut waiter = 0;
     while waiter < state.waiters.len() {
         let ask = &state.waiters[waiter];
-        let Some((path, from)) = next_for(state, ask, around.ranges()) else {
+        let Some((path, from)) = next_for(state, ask, around.ranges(), around.width()) else {
             waiter += 1;
             continue;
         };
@@ -46,7 +56,7 @@ pub(super) fn for_waiters(state: &mut State, around: &mut impl Around) -> Vec<u6
 }
 
 /// What to start for one waiter; `None` if all it lacks is on its way, or has to wait for what is.
-fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>) -> Option<(Path, u64)> {
+fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> Option<(Path, u64)> {
     let mut from = state.lacks(ask)?;
     // Reads are at most a few blocks long, so this loop is short; asks for everything look at their first gap only.
     while state.is_coming(from) {
@@ -69,11 +79,21 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>) -> Option<(Path, u
     if is_cold && (state.size <= SMALL || wants_most) {
         return Some((Path::Whole, 0));
     }
-    let reads_on = state
-        .readers
-        .get(&ask.reader)
-        .is_some_and(|reader| reader.pattern.ahead().is_some());
-    if ask.wants_all() || reads_on {
+    let window = if ask.wants_all() {
+        Some(FOR_ALL * width as u64)
+    } else {
+        let reading = state.readers.get(&ask.reader)?;
+        reading.pattern.ahead().map(|(position, to)| to - position)
+    };
+    if let Some(window) = window {
+        let block = from / BLOCK;
+        if width > 1 && ranges.is_some() && !state.is_held(block, 0) {
+            let last = state.end_of_run(block, block + range_blocks(window, width)) - 1;
+            return Some((Path::Range { last }, block * BLOCK));
+        }
+        if width > 1 && !ask.wants_all() {
+            return Some((part(state, from, ask.end), block * BLOCK));
+        }
         return Some((Path::Ahead, from / BLOCK * BLOCK));
     }
     Some((part(state, from, ask.end), from / BLOCK * BLOCK))
@@ -94,24 +114,88 @@ fn first_gap(state: &State) -> u64 {
 }
 
 /// Starts what a reader that reads on will ask for next, if it isn't there or on its way.
-pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Around) -> Option<u64> {
-    if state.is_complete() || state.queued {
-        return None;
+pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Around) -> Vec<u64> {
+    let ahead = state
+        .readers
+        .get(&reader)
+        .and_then(|reading| reading.pattern.ahead());
+    match ahead {
+        Some((position, to)) if !state.is_complete() && !state.queued => {
+            for_window(state, position, to, around)
+        }
+        _ => Vec::new(),
     }
-    let (position, to) = state.readers.get(&reader)?.pattern.ahead()?;
-    // Half a window of what is there is enough to begin the next request in time.
-    let near = position + (to - position) / 2;
-    let gap = state.presence.next_missing(position / BLOCK)? * BLOCK;
-    if gap >= near.min(state.size) || state.is_coming(gap.max(position)) {
-        return None;
+}
+
+/// The same for all readers, and for those that wait for the whole file.
+pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u64> {
+    let mut start = Vec::new();
+    let mut readers: Vec<u64> = state.readers.keys().copied().collect();
+    readers.sort_unstable();
+    for reader in readers {
+        start.append(&mut for_reader(state, reader, around));
     }
+    let width = around.width();
+    if width > 1 && !state.queued && state.waiters.iter().any(Ask::wants_all) {
+        let gap = first_gap(state);
+        let to = gap.saturating_add(FOR_ALL * width as u64);
+        start.append(&mut for_window(state, gap, to, around));
+    }
+    start
+}
+
+fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
     let (path, from) = match around.ranges() {
-        None if state.fetches.iter().any(|fetch| !fetch.answered) => return None,
-        Some(Ranges::Ignored) if state.has_whole() => return None,
+        None if state.fetches.iter().any(|fetch| !fetch.answered) => return Vec::new(),
+        Some(Ranges::Ignored) if state.has_whole() => return Vec::new(),
         Some(Ranges::Ignored) => (Path::Whole, first_gap(state)),
-        _ => (Path::Ahead, gap),
+        Some(Ranges::Honoured) if around.width() > 1 => return ranges(state, position, to, around),
+        _ => {
+            // Half a window of what is there is enough to begin the next request in time.
+            let near = position + (to - position) / 2;
+            let Some(gap) = state.presence.next_missing(position / BLOCK) else {
+                return Vec::new();
+            };
+            let gap = gap * BLOCK;
+            if gap >= near.min(state.size) || state.is_coming(gap.max(position)) {
+                return Vec::new();
+            }
+            (Path::Ahead, gap)
+        }
     };
-    around.slot_ahead().then(|| begin(state, path, from))
+    if around.slot_ahead() {
+        vec![begin(state, path, from)]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Fills a window with ranges side by side. The last one begins in the window and may end beyond it.
+fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+    let mut start = Vec::new();
+    let width = around.width();
+    let length = range_blocks(to - position, width);
+    let mut from = position / BLOCK;
+    while let Some(block) = state.next_unplanned(from, length) {
+        // A stream that goes on from before there were ranges is one of them; ranges about to end are none.
+        let side_by_side = state
+            .fetches
+            .iter()
+            .filter(|fetch| !matches!(fetch.path, Path::Part { .. }) && !fetch.ending)
+            .count();
+        if block * BLOCK >= to || side_by_side >= width || !around.slot_ahead() {
+            break;
+        }
+        let end = state.end_of_run(block, block + length);
+        start.push(begin(state, Path::Range { last: end - 1 }, block * BLOCK));
+        from = end;
+    }
+    start
+}
+
+/// How many blocks a range has: small ones while the window is small, so that all of it comes side by side.
+fn range_blocks(window: u64, width: usize) -> u64 {
+    (window / width as u64).clamp(SHORTEST, LONGEST) / BLOCK
 }
 
 fn begin(state: &mut State, path: Path, position: u64) -> u64 {
@@ -121,11 +205,13 @@ fn begin(state: &mut State, path: Path, position: u64) -> u64 {
         generation: state.generation,
         path,
         answered: false,
+        begin: position,
         position,
         filling: None,
         started: Instant::now(),
         received: 0,
         note: None,
+        ending: false,
     });
     id
 }
@@ -162,6 +248,9 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     if matches!(fetch.path, Path::Part { .. }) {
         return Verdict::Demanded;
     }
+    if let Path::Range { last } = fetch.path {
+        return judge_range(state, fetch, (last + 1) * BLOCK);
+    }
     let mut stranded = false;
     for ask in &state.waiters {
         let Some(byte) = state.lacks(ask) else { continue };
@@ -187,6 +276,29 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     }
 }
 
+/// A range goes on while a reader is on its way there. It never pauses: it is short, and the next ones are not begun.
+fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
+    let floor = fetch.floor();
+    let is_waited_for = || {
+        state
+            .waiters
+            .iter()
+            .any(|ask| ask.wants_all() || state.lacks(ask).is_some_and(|byte| floor <= byte && byte < end))
+    };
+    let is_read_towards = || {
+        state
+            .readers
+            .values()
+            .filter_map(|reading| reading.pattern.ahead())
+            .any(|(position, to)| position < end && fetch.begins_before(to))
+    };
+    if is_read_towards() || is_waited_for() {
+        Verdict::Demanded
+    } else {
+        Verdict::Stop
+    }
+}
+
 /// A reader behind a stream is served by it, however far behind, if it is the stream's own or the only stream. Only
 /// readers in front of it need a look.
 fn near_stream(fetch: &Fetch, position: u64) -> bool {
@@ -206,11 +318,15 @@ mod tests {
     struct Fake {
         ranges: Option<Ranges>,
         slots: usize,
+        width: usize,
     }
 
     impl Around for Fake {
         fn ranges(&self) -> Option<Ranges> {
             self.ranges
+        }
+        fn width(&self) -> usize {
+            self.width
         }
         fn slot(&mut self) -> bool {
             self.slots = self.slots.wrapping_sub(1);
@@ -227,11 +343,16 @@ mod tests {
             key: "a".into(),
         };
         let mut state = State::new(place, SIZE, true);
-        let mut around = Fake { ranges, slots };
+        let mut around = Fake {
+            ranges,
+            slots,
+            width: 1,
+        };
         for (i, (offset, length)) in reads.iter().enumerate() {
             let reader = i as u64;
             let reading = Reading {
                 pattern: Pattern::Fresh,
+                share: None,
                 since: 0,
                 failed: None,
             };
@@ -253,7 +374,18 @@ mod tests {
         // What it told decides what comes next.
         state.fetches[0].answered = true;
         let ranges = Some(Ranges::Honoured);
-        assert_eq!(for_waiters(&mut state, &mut Fake { ranges, slots: 9 }).len(), 1);
+        assert_eq!(
+            for_waiters(
+                &mut state,
+                &mut Fake {
+                    ranges,
+                    slots: 9,
+                    width: 1
+                }
+            )
+            .len(),
+            1
+        );
         assert_eq!(state.fetches[1].path, Path::Part { last: 90 });
     }
 

@@ -17,22 +17,56 @@ const PIECE: u64 = 64 * 1024;
 pub(super) enum Pattern {
     /// Nothing was read yet.
     Fresh,
-    /// Here and there; `end` and `length` are of the last read.
+    /// Here and there, or from the end to the start.
     Random {
-        /// Where the last read ended.
-        end: u64,
-        /// How long it was.
+        /// The last run, mostly one read.
+        run: Run,
+        /// How long the last read was.
         length: u64,
     },
     /// One piece after the other.
     Sequential {
-        /// The furthest byte read.
-        end: u64,
+        /// What was read in order.
+        run: Run,
         /// How far to fetch ahead of it.
         window: u64,
         /// The window doubles when the reader gets here.
         grow_at: u64,
     },
+}
+
+/// Bytes read one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    from: u64,
+    /// The furthest byte read.
+    end: u64,
+    /// How long the run before was. A strided reader, or one that reads blocks from the end to the start, will stop there
+    /// again, so no more is fetched until it does not.
+    habit: Option<u64>,
+}
+
+impl Run {
+    fn new(from: u64, end: u64, habit: Option<u64>) -> Self {
+        Run { from, end, habit }
+    }
+
+    fn length(&self) -> u64 {
+        self.end - self.from
+    }
+
+    /// With a read that goes on, or fills in.
+    fn with(self, offset: u64, end: u64) -> Self {
+        let run = Run {
+            from: self.from.min(offset),
+            end: self.end.max(end),
+            habit: self.habit,
+        };
+        Run {
+            habit: run.habit.filter(|habit| run.length() <= *habit),
+            ..run
+        }
+    }
 }
 
 impl Pattern {
@@ -41,44 +75,40 @@ impl Pattern {
         let read_end = offset.saturating_add(length);
         *self = match *self {
             Pattern::Fresh => Pattern::Random {
-                end: read_end,
+                run: Run::new(offset, read_end, None),
                 length,
             },
-            Pattern::Random { end, length: last } => {
-                let near = is_near(offset, end) && length >= PIECE && last >= PIECE;
-                if offset == end || near {
-                    let end = end.max(read_end);
-                    let window = FIRST.min(largest);
-                    Pattern::Sequential {
-                        end,
-                        window,
-                        grow_at: end + window / 2,
-                    }
+            Pattern::Random { run, length: last } => {
+                let near = offset.abs_diff(run.end) <= SLACK && length >= PIECE && last >= PIECE;
+                if offset == run.end || (near && read_end > run.end) {
+                    begin(run.with(offset, read_end), largest)
+                } else if near {
+                    // One of the kernel's pieces late, or a reader on its way back: the next one will tell.
+                    Pattern::Random { run, length }
                 } else {
                     Pattern::Random {
-                        end: read_end,
+                        run: Run::new(offset, read_end, Some(run.length())),
                         length,
                     }
                 }
             }
-            Pattern::Sequential { end, window, grow_at } => {
-                if !is_near(offset, end) {
+            Pattern::Sequential { run, window, grow_at } => {
+                let window = window.min(largest);
+                let reach = window.max(SLACK);
+                if offset.abs_diff(run.end) > reach {
                     Pattern::Random {
-                        end: read_end,
+                        run: Run::new(offset, read_end, Some(run.length())),
                         length,
                     }
-                } else {
-                    let end = end.max(read_end);
-                    if end >= grow_at {
-                        let window = (window * 2).min(largest);
-                        Pattern::Sequential {
-                            end,
-                            window,
-                            grow_at: end + window / 2,
-                        }
-                    } else {
-                        Pattern::Sequential { end, window, grow_at }
+                } else if offset > run.end.saturating_add(SLACK) {
+                    // A small step over some bytes. The window stays; if the runs between steps are short, it is not used.
+                    Pattern::Sequential {
+                        run: Run::new(offset, read_end, Some(run.length()).filter(|run| *run < window)),
+                        window,
+                        grow_at: read_end + window / 2,
                     }
+                } else {
+                    go_on(run.with(offset.max(run.from), read_end), window, grow_at, largest)
                 }
             }
         };
@@ -88,21 +118,46 @@ impl Pattern {
     pub(super) fn position(&self) -> u64 {
         match *self {
             Pattern::Fresh => 0,
-            Pattern::Random { end, .. } | Pattern::Sequential { end, .. } => end,
+            Pattern::Random { run, .. } | Pattern::Sequential { run, .. } => run.end,
         }
+    }
+
+    /// Whether it has a window.
+    pub(super) fn is_sequential(&self) -> bool {
+        matches!(self, Pattern::Sequential { .. })
     }
 
     /// The bytes worth having before they are asked for, from the reader's position on; `None` for random readers.
     pub(super) fn ahead(&self) -> Option<(u64, u64)> {
-        match *self {
-            Pattern::Sequential { end, window, .. } => Some((end, end.saturating_add(window))),
-            _ => None,
-        }
+        let Pattern::Sequential { run, window, .. } = *self else {
+            return None;
+        };
+        let most = run.habit.map_or(u64::MAX, |habit| run.from.saturating_add(habit));
+        let to = run.end.saturating_add(window).min(most);
+        (to > run.end).then_some((run.end, to))
     }
 }
 
-fn is_near(offset: u64, end: u64) -> bool {
-    offset.abs_diff(end) <= SLACK
+fn begin(run: Run, largest: u64) -> Pattern {
+    let window = FIRST.min(largest);
+    Pattern::Sequential {
+        run,
+        window,
+        grow_at: run.end + window / 2,
+    }
+}
+
+fn go_on(run: Run, window: u64, grow_at: u64, largest: u64) -> Pattern {
+    if run.end < grow_at {
+        return Pattern::Sequential { run, window, grow_at };
+    }
+    // A window that was squeezed to nothing begins anew.
+    let window = (window * 2).max(FIRST).min(largest);
+    Pattern::Sequential {
+        run,
+        window,
+        grow_at: run.end + window / 2,
+    }
 }
 
 #[cfg(test)]
@@ -177,5 +232,48 @@ mod tests {
         }
         let (from, to) = pattern.ahead().unwrap();
         assert_eq!(to - from, 10 * K);
+    }
+
+    #[test]
+    fn a_reader_on_its_way_back_earns_nothing() {
+        for length in [4 * K, 64 * K, 128 * K, 1024 * K] {
+            let mut pattern = Pattern::Fresh;
+            for n in (0..100).rev() {
+                pattern.note(n * length, length, MAX);
+                assert_eq!(pattern.ahead(), None, "{length} at {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_strided_reader_gets_no_more_than_it_uses() {
+        for (run, stride) in [(8, 80), (8, 24), (16, 400)] {
+            let mut pattern = Pattern::Fresh;
+            for n in 0..50 {
+                for piece in 0..run {
+                    pattern.note((n * stride + piece) * 128 * K, 128 * K, MAX);
+                    if n > 0
+                        && let Some((_, to)) = pattern.ahead()
+                    {
+                        assert!(to <= (n * stride + run) * 128 * K, "{stride} at {n}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_step_keeps_the_window() {
+        let mut pattern = Pattern::Fresh;
+        for n in 0..800 {
+            pattern.note(n * 128 * K, 128 * K, MAX);
+        }
+        let window = |pattern: &Pattern| pattern.ahead().map(|(from, to)| to - from);
+        for to in [110 * K * K, 90 * K * K] {
+            pattern.note(to, 128 * K, MAX);
+            assert_eq!(window(&pattern), Some(MAX), "to {to}");
+        }
+        pattern.note(300 * K * K, 128 * K, MAX);
+        assert_eq!(window(&pattern), None);
     }
 }

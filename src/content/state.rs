@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocks::{BLOCK, Blocks, Presence, span_of};
+use super::budget::Share;
 use super::readahead::Pattern;
 use super::verify::OrderedHash;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +38,8 @@ pub(super) enum Copy {
 pub(super) struct Reading {
     /// What its reads look like.
     pub(super) pattern: Pattern,
+    /// Its part in the budget, while it reads on.
+    pub(super) share: Option<Share>,
     /// The count of served reads, of anybody, when this copy began for this reader. If the count has moved on, the
     /// reader may have seen bytes of the copy, through the kernel's page cache even those that others asked for.
     pub(super) since: u64,
@@ -125,6 +128,11 @@ pub(super) enum Path {
         /// The last block.
         last: u64,
     },
+    /// The missing blocks up to and with `last`, ahead of a reader, beside others of the kind.
+    Range {
+        /// The last block.
+        last: u64,
+    },
     /// All missing bytes from its position on, by open-ended ranges.
     Ahead,
     /// The whole file, one stream from its first byte: every reader can wait for it.
@@ -150,6 +158,8 @@ pub(super) struct Fetch {
     pub(super) path: Path,
     /// The server's answer began, so that what it can do is known.
     pub(super) answered: bool,
+    /// Where it began.
+    pub(super) begin: u64,
     /// The next byte it deals with.
     pub(super) position: u64,
     /// The block it is writing.
@@ -160,6 +170,8 @@ pub(super) struct Fetch {
     pub(super) received: u64,
     /// What the user should know about it.
     pub(super) note: Option<&'static str>,
+    /// Only its last round trip is left, and its successor may have begun.
+    pub(super) ending: bool,
 }
 
 impl Fetch {
@@ -177,9 +189,20 @@ impl Fetch {
         byte >= floor
             && match self.path {
                 Path::Part { last } => byte < (last + 1) * BLOCK,
+                Path::Range { last } => byte < (floor + SOON).min((last + 1) * BLOCK),
                 Path::Ahead => byte < floor + SOON,
                 Path::Whole => true,
             }
+    }
+
+    /// Whether it was asked for on the way to `to`. A range that ends beyond a window began within it.
+    pub(super) fn begins_before(&self, to: u64) -> bool {
+        self.begin < to
+    }
+
+    /// Whether it will bring this block, if not soon: no other range is asked for then.
+    pub(super) fn holds(&self, block: u64) -> bool {
+        matches!(self.path, Path::Range { last } if block <= last && block >= self.floor() / BLOCK)
     }
 
     /// Whether it alone writes this block.
@@ -352,6 +375,50 @@ impl State {
             next = self.presence.next_missing(next + 1)?;
         }
         Some(next)
+    }
+
+    /// The first block from `from` on that is missing and that no download brings; `near` is how many blocks an open-ended
+    /// stream is left.
+    pub(super) fn next_unplanned(&self, from: u64, near: u64) -> Option<u64> {
+        let mut next = self.presence.next_missing(from)?;
+        while let Some(end) = self.planned_to(next, near) {
+            next = self.presence.next_missing(end)?;
+        }
+        Some(next)
+    }
+
+    /// Where the blocks end that one download brings, if `block` is one of them.
+    fn planned_to(&self, block: u64, near: u64) -> Option<u64> {
+        self.fetches
+            .iter()
+            .filter(|fetch| fetch.generation == self.generation)
+            .find_map(|fetch| {
+                let floor = fetch.floor() / BLOCK;
+                let end = match fetch.path {
+                    Path::Part { last } | Path::Range { last } => last + 1,
+                    Path::Ahead => floor + near,
+                    Path::Whole => u64::MAX,
+                };
+                (floor..end).contains(&block).then_some(end)
+            })
+    }
+
+    /// The first block from `from` on, up to `end`, that is there or that another download begins with.
+    pub(super) fn end_of_run(&self, from: u64, end: u64) -> u64 {
+        let there = self.presence.next_present(from).min(end);
+        self.fetches
+            .iter()
+            .filter(|fetch| fetch.generation == self.generation)
+            .map(|fetch| fetch.floor() / BLOCK)
+            .filter(|other| *other > from)
+            .fold(there, u64::min)
+    }
+
+    /// Whether a range other than `id` will bring this block.
+    pub(super) fn is_held(&self, block: u64, id: u64) -> bool {
+        self.fetches
+            .iter()
+            .any(|fetch| fetch.id != id && fetch.generation == self.generation && fetch.holds(block))
     }
 
     /// Whether a download that passes through the whole file runs.

@@ -41,8 +41,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Of the disk with the cache, the part that is left free.
 const KEEP_FREE: f64 = 0.05;
-/// How far sequential readers are read ahead of, at most.
-const READ_AHEAD: u64 = 32 << 20;
 
 /// Mounts and serves until it is unmounted; `ready` is called once the mount answers.
 ///
@@ -179,7 +177,8 @@ fn open_cache(
                 limit: settings.cache_size,
                 keep_free: KEEP_FREE,
                 connections: settings.connections,
-                window: READ_AHEAD,
+                window: settings.read_ahead,
+                memory: settings.memory,
             },
             Arc::clone(repository),
         )?;
