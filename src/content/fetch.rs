@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, Blocks, blocks_in, span_of};
 use super::file::Content;
+use super::hashing;
 use super::hosts::Ranges;
 use super::plan::{self, Verdict};
 use super::state::Path;
-use super::verify::OrderedHash;
 use super::{Identity, Result, Store};
 use crate::error::{Error, Kind};
 use crate::repository::{Coverage, Download};
@@ -55,12 +55,12 @@ pub(super) fn start(content: &Arc<Content>, id: u64) -> Result<()> {
         .spawn(move || {
             let mut fetcher = Fetcher::new(&content, id);
             let outcome = catch_unwind(AssertUnwindSafe(|| fetcher.run()));
-            let hash = fetcher.finish_up();
+            fetcher.finish_up();
             let result = outcome.unwrap_or_else(|_| {
                 let what = format!("the download of {} panicked", content.stem);
                 Err(Error::new(Kind::Internal, what))
             });
-            content.fetch_ended(id, result, hash);
+            content.fetch_ended(id, result);
         })
         .map(drop)
         .map_err(|error| Error::local("start a download", &error))
@@ -141,7 +141,6 @@ pub(super) struct Fetcher<'a> {
     pub(super) size: u64,
     pub(super) generation: u64,
     pub(super) filler: Option<Filler>,
-    pub(super) hash: Option<OrderedHash>,
     /// Holds one of the few permissions to go on without demand.
     pub(super) may_run_ahead: bool,
     pub(super) received: u64,
@@ -162,15 +161,14 @@ impl<'a> Fetcher<'a> {
             size: content.size(),
             generation,
             filler: None,
-            hash: None,
             may_run_ahead: false,
             received: 0,
             written: 0,
         }
     }
 
-    /// Gives back what it holds, and the hash as far as it got.
-    fn finish_up(&mut self) -> Option<OrderedHash> {
+    /// Gives back what it holds.
+    fn finish_up(&mut self) {
         if std::mem::take(&mut self.may_run_ahead) {
             self.store.end_ahead();
         }
@@ -178,14 +176,13 @@ impl<'a> Fetcher<'a> {
             let (start, end) = span_of(filler.block, self.size);
             self.store.ledger().give_back(end - start);
         }
-        self.hash.take()
     }
 
     fn run(&mut self) -> Result<()> {
         let Some(blocks) = self.content.copy_to_fill(self.generation)? else {
             return Ok(());
         };
-        self.take_hash(&blocks);
+        self.have_it_hashed(&blocks);
         let mut failures = 0;
         let mut last_progress = Instant::now();
         loop {
@@ -220,6 +217,14 @@ impl<'a> Fetcher<'a> {
                     self.rest(*pause);
                 }
             }
+        }
+    }
+
+    /// Parts are mostly for readers here and there, whose file is never whole.
+    fn have_it_hashed(&self, blocks: &Arc<Blocks>) {
+        let path = self.content.lock().fetch(self.id).map(|fetch| fetch.path);
+        if path.is_some_and(|path| !matches!(path, Path::Part { .. })) {
+            hashing::start(self.content, blocks);
         }
     }
 

@@ -12,7 +12,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::blocks::{BLOCK, Blocks, Names, ReadFault};
 use super::plan;
 use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
-use super::verify::OrderedHash;
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
 use crate::repository::model::{FilePlace, Owner};
@@ -32,6 +31,8 @@ pub struct Content {
     state: Mutex<State>,
     /// A reader advanced or left, or the store shuts down: paused downloads look again.
     changed: Condvar,
+    /// A block came, or the thread that hashes has to look up or has ended.
+    grown: Condvar,
 }
 
 impl Content {
@@ -44,6 +45,7 @@ impl Content {
             identity,
             stem,
             changed: Condvar::new(),
+            grown: Condvar::new(),
         }
     }
 
@@ -230,13 +232,13 @@ impl Content {
     fn start(self: &Arc<Self>, fetches: Vec<u64>) {
         for id in fetches {
             if let Err(error) = super::fetch::start(self, id) {
-                self.fetch_ended(id, Err(error), None);
+                self.fetch_ended(id, Err(error));
             }
         }
     }
 
     /// A download is over: its waiters are told if it failed, and what others still need is started.
-    pub(super) fn fetch_ended(self: &Arc<Self>, id: u64, result: Result<()>, hash: Option<OrderedHash>) {
+    pub(super) fn fetch_ended(self: &Arc<Self>, id: u64, result: Result<()>) {
         let (failed, was_ending) = {
             let mut state = self.state.lock();
             let Some(at) = state.fetches.iter().position(|fetch| fetch.id == id) else {
@@ -253,16 +255,8 @@ impl Content {
             } else {
                 Vec::new()
             };
-            if is_current
-                && let Some(hash) = hash
-                && state
-                    .hash
-                    .as_ref()
-                    .is_none_or(|kept| kept.position() < hash.position())
-            {
-                state.hash = Some(hash);
-            }
             self.changed.notify_all();
+            self.grown.notify_all();
             (failed, fetch.ending)
         };
         if was_ending {
@@ -444,6 +438,7 @@ impl Content {
         let waiters = {
             let mut state = self.state.lock();
             self.changed.notify_all();
+            self.grown.notify_all();
             std::mem::take(&mut state.waiters)
         };
         for ask in waiters {
@@ -509,6 +504,16 @@ impl Content {
         self.state.lock()
     }
 
+    /// A block came, or the thread that hashes ended.
+    pub(super) fn announce_hash(&self) {
+        self.grown.notify_all();
+    }
+
+    /// Waits for such an announcement.
+    pub(super) fn wait_for_bytes(&self, state: &mut MutexGuard<'_, State>, limit: Duration) {
+        self.grown.wait_until(state, Instant::now() + limit);
+    }
+
     /// Waits until something changed, for a paused download.
     pub(super) fn wait(&self, state: &mut MutexGuard<'_, State>, limit: Duration) {
         self.changed.wait_until(state, Instant::now() + limit);
@@ -558,6 +563,10 @@ impl Reader {
         };
         let largest = store.window_of(reading.share.as_ref());
         reading.pattern.note(offset, length, largest);
+        let width = store.width();
+        if width > 1 {
+            reading.pattern.widen(largest.min(plan::WIDE * width as u64));
+        }
         if is_complete || !reading.pattern.is_sequential() {
             reading.share = None;
         } else if reading.share.is_none() {

@@ -4,19 +4,22 @@
 //! written under the content's lock.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
 use super::fetch::{Break, Fetcher, Filler};
 use super::file::stopping;
-use super::state::{Copy, Filling};
+use super::hashing;
+use super::state::{Copy, Filling, Hasher};
 use super::verify::OrderedHash;
 use super::{Identity, Result};
 use crate::error::{Error, Kind};
 
-/// How many blocks to hash from the disk beside each block written, and before looking up at the end.
-const CATCH_UP: u64 = 2;
+/// How many blocks to hash before looking up, once the last one came.
 const CATCH_UP_AT_END: u64 = 64;
+
+/// How long to wait for the thread that hashes before telling it again to end.
+const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 impl Fetcher<'_> {
     /// Writes a piece: blocks that are missing and not another's, the rest passes.
@@ -93,9 +96,6 @@ impl Fetcher<'_> {
             filler.crc.update(bytes);
             filler.filled += bytes.len() as u64;
         }
-        if let Some(hash) = &mut self.hash {
-            hash.feed(at, bytes);
-        }
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl Fetcher<'_> {
                 // It is served while the file is open, and fetched again by the next.
                 log::warn!("cache: the map of {}: {error}", self.content.stem);
             }
-            self.catch_up(block, blocks);
+            self.content.announce_hash();
         }
         Ok(())
     }
@@ -166,9 +166,8 @@ impl Fetcher<'_> {
         let Identity::Md5 { md5, .. } = self.content.identity else {
             return Ok(());
         };
-        self.take_hash(blocks);
         let removals = blocks.removals();
-        let mut hash = match self.hash.take() {
+        let mut hash = match self.take_hash() {
             Some(hash) if hash.holds(removals) => hash,
             _ => OrderedHash::new(removals),
         };
@@ -177,7 +176,9 @@ impl Fetcher<'_> {
                 return Err(Break::Failed(stopping()));
             }
             let before = hash.position();
-            let caught_up = hash.catch_up(self.size, CATCH_UP_AT_END, |at| self.read_back(at, block, blocks));
+            let caught_up = hash.catch_up(self.size, CATCH_UP_AT_END, |at| {
+                hashing::read_back(self.content, at, Some(block), blocks)
+            });
             self.content.lock().progress = Instant::now();
             match caught_up {
                 Ok(()) if hash.position() > before => {}
@@ -218,39 +219,14 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// Reads a block for the hash; what an earlier daemon wrote is compared with its CRC. `fresh` was written just now.
-    fn read_back(&self, block: u64, fresh: u64, blocks: &Blocks) -> Result<Vec<u8>, ReadFault> {
-        if block != fresh && !self.content.lock().presence.is_trusted(block) {
-            return blocks.read_checked(block);
+    /// The hash as far as it got, if there is one. Waits for the thread that hashes to let go of it, a few blocks long.
+    fn take_hash(&self) -> Option<OrderedHash> {
+        let mut state = self.content.lock();
+        while state.hasher != Hasher::Idle {
+            state.hasher = Hasher::Leaves;
+            self.content.announce_hash();
+            self.content.wait_for_bytes(&mut state, LONGEST_STEP);
         }
-        let (start, end) = span_of(block, self.size);
-        Ok(blocks.read(start, (end - start) as usize)?)
-    }
-
-    /// Takes the hash, if no other download of this content has it.
-    pub(super) fn take_hash(&mut self, blocks: &Blocks) {
-        if self.hash.is_none() {
-            let mut state = self.content.lock();
-            let kept = state.hash.take();
-            if state.checked {
-                self.hash = Some(kept.unwrap_or_else(|| OrderedHash::new(blocks.removals())));
-            }
-        }
-    }
-
-    /// Hashes blocks that came before their turn, a few at a time, so that little is left to do at the end.
-    fn catch_up(&mut self, done: u64, blocks: &Blocks) {
-        let Some(mut hash) = self.hash.take() else { return };
-        let next = hash.position() / BLOCK;
-        let is_there = {
-            let state = self.content.lock();
-            (next..next + CATCH_UP).all(|block| state.presence.has(block))
-        };
-        // If it can't be read, the end will tell.
-        if next < done && is_there {
-            let end = self.size;
-            let _ = hash.catch_up(end, CATCH_UP, |block| self.read_back(block, done, blocks));
-        }
-        self.hash = Some(hash);
+        state.hash.take()
     }
 }

@@ -116,9 +116,10 @@ impl Slots {
     }
 
     /// A range is about to end: its successor may be asked for, so that its connection's share of the line does not lie
-    /// idle for a round trip. Only one in four at a time: more would be more connections than was agreed.
+    /// idle for a round trip. Only every second at a time, so that they end one
+    /// after the other and not all at once.
     pub(super) fn begin_ending(&mut self, connections: usize) -> bool {
-        let free = self.ending < (connections / 4).max(1);
+        let free = self.ending < (connections / 2).max(1);
         if free {
             self.ending += 1;
         }

@@ -15,6 +15,7 @@
 //! | `readahead` | whether a reader reads on |
 //! | `budget` | one budget for what is fetched ahead |
 //! | `width` | how many ranges at once pay |
+//! | `hashing` | the thread that hashes what came |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `evict` | room: what goes first |
 //! | `hosts` | what hosts can do, and how many downloads run |
@@ -31,6 +32,7 @@ mod evict;
 mod fetch;
 mod file;
 mod fill;
+mod hashing;
 mod hosts;
 mod plan;
 mod readahead;
@@ -403,6 +405,12 @@ impl Store {
         self.window().min(share / 4 * 3)
     }
 
+    /// How many ranges to fetch at once.
+    fn width(&self) -> usize {
+        let width = self.table.lock().hosts.width();
+        width.min(self.settings.connections)
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -550,8 +558,7 @@ impl plan::Around for View<'_> {
     }
 
     fn width(&self) -> usize {
-        let width = self.content.store.table.lock().hosts.width();
-        width.min(self.content.store.settings.connections)
+        self.content.store.width()
     }
 
     fn slot(&mut self) -> bool {

@@ -17,6 +17,9 @@ pub(super) const SMALL: u64 = 1024 * 1024;
 const SHORTEST: u64 = 1024 * 1024;
 const LONGEST: u64 = 16 * 1024 * 1024;
 
+/// For each range, how far to fetch ahead at least of a reader that reads on, once there are several ranges at once.
+pub(super) const WIDE: u64 = 4 * 1024 * 1024;
+
 /// For each range, the window of somebody who waits for the whole file.
 const FOR_ALL: u64 = 8 * 1024 * 1024;
 

@@ -114,6 +114,18 @@ impl Pattern {
         };
     }
 
+    /// Widens the window of a reader that has read on for a while: on a line that takes several ranges at once, each needs
+    /// room in it, and doubling would take several round trips.
+    pub(super) fn widen(&mut self, to: u64) {
+        if let Pattern::Sequential { run, window, grow_at } = self
+            && run.length() >= FIRST
+            && *window < to
+        {
+            *window = to;
+            *grow_at = run.end + to / 2;
+        }
+    }
+
     /// Where the reader is: the end of its last, or furthest, read.
     pub(super) fn position(&self) -> u64 {
         match *self {

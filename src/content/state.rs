@@ -139,6 +139,17 @@ pub(super) enum Path {
     Whole,
 }
 
+/// What the thread does that hashes the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hasher {
+    /// There is none.
+    Idle,
+    /// It follows what comes.
+    Follows,
+    /// It is to end, because the last block came and its thread needs the hash.
+    Leaves,
+}
+
 /// A block that is being written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filling {
@@ -238,8 +249,10 @@ pub(super) struct State {
     pub(super) waiters: Vec<Ask>,
     /// Downloads.
     pub(super) fetches: Vec<Fetch>,
-    /// The hash as far as it got, while no download has it.
+    /// The hash as far as it got, while no thread has it.
     pub(super) hash: Option<OrderedHash>,
+    /// Who has it else.
+    pub(super) hasher: Hasher,
     /// The data file was given away: no block may be taken from it.
     pub(super) handed_out: bool,
     /// The content stands in line for a slot.
@@ -264,6 +277,7 @@ impl State {
             waiters: Vec::new(),
             fetches: Vec::new(),
             hash: None,
+            hasher: Hasher::Idle,
             handed_out: false,
             queued: false,
             progress: Instant::now(),

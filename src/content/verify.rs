@@ -1,6 +1,6 @@
 //! The MD5 of a file whose bytes arrive in any order: hashed in order as they pass, and from the disk where they didn't.
 //!
-//! Owned by one fetching thread at a time (`fetch.rs`). It must never hold a lock or know about the network.
+//! Owned by one thread at a time (`hashing.rs`, at the end `fill.rs`). It must never hold a lock or know about the network.
 
 use md5::Digest;
 
