@@ -348,6 +348,193 @@ fn a_stream_stays_within_its_window() {
     assert!(world.sandbox.total() <= 4, "{:?}", world.sandbox.requests());
 }
 
+/// A line on which one connection is slow: far away, and held back.
+fn far_away(world: &World, bandwidth: u64) {
+    world.sandbox.knobs(|knobs| {
+        knobs.latency = Duration::from_millis(30);
+        knobs.bandwidth = Some(bandwidth);
+    });
+}
+
+/// Reads all of a file in order and returns the most requests that were answered at once.
+fn read_all_and_count(world: &World, reader: &Reader, size: u64) -> u64 {
+    let mut most = 0;
+    for offset in (0..size).step_by(PIECE as usize) {
+        world.check(reader, 0, offset, PIECE);
+        most = most.max(world.sandbox.in_flight() as u64);
+    }
+    most
+}
+
+#[test]
+fn a_sequential_reader_is_fetched_for_over_parallel_ranges_and_every_byte_is_checked() {
+    for mode in [ContentMode::Ranges, ContentMode::V12, ContentMode::Redirect] {
+        let world = World::new(mode, &[32 * MIB + 5]);
+        far_away(&world, 8 * MIB);
+        let store = world.store();
+        let reader = world.open(&store, 0);
+        let most = read_all_and_count(&world, &reader, 32 * MIB + 5);
+        // Half of them may be in their last round trip, with a successor.
+        assert!((3..=6).contains(&most), "{mode:?}: {most} at once");
+        assert!(reader.content().is_verified(), "{mode:?}");
+        // The stream that was first is cut where the ranges begin; what was under way in it is lost.
+        assert!(world.bytes_sent() <= 40 * MIB, "{mode:?}: {}", world.bytes_sent());
+    }
+}
+
+#[test]
+fn one_connection_is_one_stream() {
+    let world = World::new(ContentMode::Ranges, &[12 * MIB]);
+    far_away(&world, 16 * MIB);
+    let store = world.store_with(|settings| settings.connections = 1);
+    let reader = world.open(&store, 0);
+    assert_eq!(read_all_and_count(&world, &reader, 12 * MIB), 1);
+    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert_eq!(world.bytes_sent(), 12 * MIB);
+}
+
+#[test]
+fn whoever_waits_for_all_of_a_file_is_fetched_for_over_parallel_ranges_too() {
+    let world = World::new(ContentMode::Ranges, &[32 * MIB]);
+    far_away(&world, 8 * MIB);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    reader.fetch_all().unwrap();
+    assert!(reader.content().is_verified());
+    assert!(world.sandbox.total() >= 4, "{:?}", world.sandbox.requests());
+    world.check_all(&reader, 0);
+}
+
+#[test]
+fn ranges_that_come_out_of_order_are_checked_all_the_same() {
+    let late = || {
+        Fault::on(Route::Content)
+            .skip(3)
+            .times(1)
+            .then(Effect::Delay(Duration::from_millis(400)))
+    };
+    let world = World::new(ContentMode::Ranges, &[32 * MIB]);
+    far_away(&world, 8 * MIB);
+    world.sandbox.fault(late());
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    assert!(reader.content().is_verified());
+
+    // One wrong byte, in whichever range it comes: the file is never there as a whole.
+    let world = World::new(ContentMode::Ranges, &[32 * MIB]);
+    far_away(&world, 8 * MIB);
+    world.sandbox.fault(late());
+    world.fault(Effect::FlipByte { offset: 20 * MIB });
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    let errors: Vec<Kind> = (0..32 * MIB)
+        .step_by(PIECE as usize)
+        .filter_map(|offset| read(&reader, offset, PIECE).err())
+        .map(|error| error.kind())
+        .collect();
+    assert!(!errors.is_empty() && errors.iter().all(|kind| *kind == Kind::Corrupt));
+    assert!(!reader.content().is_verified());
+}
+
+#[test]
+fn one_budget_holds_for_all_readers() {
+    let sizes = [32 * MIB; 8];
+    let world = World::new(ContentMode::Ranges, &sizes);
+    let store = world.store_with(|settings| settings.memory = 8 * MIB);
+    let readers: Vec<_> = (0..8).map(|file| world.open(&store, file)).collect();
+    for offset in (0..3 * MIB).step_by(PIECE as usize) {
+        for (file, reader) in readers.iter().enumerate() {
+            world.check(reader, file, offset, PIECE);
+        }
+    }
+    // Give the streams every chance to run away before looking.
+    thread::sleep(Duration::from_millis(300));
+    let usage = store.usage().bytes;
+    // What was read, and the budget; each stream has a block in hand.
+    assert!(usage <= 8 * 3 * MIB + 8 * MIB + 8 * BLOCK, "{usage}");
+}
+
+#[test]
+fn without_a_budget_a_reader_still_gets_its_blocks() {
+    let world = World::new(ContentMode::Ranges, &[8 * MIB]);
+    let store = world.store_with(|settings| settings.memory = 0);
+    let reader = world.open(&store, 0);
+    for offset in (0..4 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    assert_eq!(world.bytes_sent(), 4 * MIB);
+    assert_eq!(world.sandbox.total(), 16);
+}
+
+#[test]
+fn a_closed_reader_stops_its_ranges() {
+    let world = World::new(ContentMode::Ranges, &[200 * MIB]);
+    far_away(&world, 4 * MIB);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    let mut offset = 0;
+    wait_for("several ranges", || {
+        world.check(&reader, 0, offset, PIECE);
+        offset += PIECE;
+        world.sandbox.in_flight() >= 3
+    });
+    drop(reader);
+    world
+        .sandbox
+        .wait_until("the ranges end", |sandbox| sandbox.in_flight() == 0);
+    wait_for("the threads", || store.downloads().is_empty());
+    assert!(world.bytes_sent() < offset + 40 * MIB, "{}", world.bytes_sent());
+}
+
+#[test]
+fn a_reader_that_jumps_away_stops_its_ranges() {
+    let world = World::new(ContentMode::Ranges, &[200 * MIB]);
+    far_away(&world, 4 * MIB);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    let mut offset = 0;
+    wait_for("several ranges", || {
+        world.check(&reader, 0, offset, PIECE);
+        offset += PIECE;
+        world.sandbox.in_flight() >= 3
+    });
+    world.check(&reader, 0, 190 * MIB, 4096);
+    wait_for("the ranges end", || world.sandbox.in_flight() == 0);
+}
+
+#[test]
+fn a_backward_reader_gets_its_blocks_and_no_more() {
+    for piece in [4 * KIB, PIECE, MIB] {
+        let world = World::new(ContentMode::Ranges, &[16 * MIB]);
+        let store = world.store();
+        let reader = world.open(&store, 0);
+        for n in (12 * MIB / piece..16 * MIB / piece).rev() {
+            let offset = n * piece;
+            world.check(&reader, 0, offset, piece);
+        }
+        assert_eq!(world.bytes_sent(), 4 * MIB, "{piece}");
+    }
+}
+
+#[test]
+fn a_strided_reader_gets_no_streams_beyond_what_it_uses() {
+    let world = World::new(ContentMode::Ranges, &[200 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    for stride in 0..20 {
+        for piece in 0..8 {
+            world.check(&reader, 0, stride * 10 * MIB + piece * PIECE, PIECE);
+        }
+    }
+    wait_for("the requests end", || {
+        world.sandbox.in_flight() == 0 || store.downloads().len() <= 1
+    });
+    // The first run may have been the beginning of a long one.
+    let most = 20 * MIB + 8 * MIB;
+    assert!(store.usage().bytes <= most, "{}", store.usage().bytes);
+}
+
 #[test]
 fn a_far_offset_of_a_server_without_ranges_costs_one_download_and_nothing_the_second_time() {
     let world = World::new(ContentMode::Ignored, &[8 * MIB, 8 * MIB]);
