@@ -267,7 +267,8 @@ impl Content {
             let mut state = self.state.lock();
             let mut view = View::of(self);
             let mut start = plan::for_waiters(&mut state, &mut view);
-            if failed.is_empty() {
+            // What failed is not tried again until somebody asks.
+            if result.is_ok() {
                 start.append(&mut plan::for_readers(&mut state, &mut view));
             }
             self.rest(&mut state);

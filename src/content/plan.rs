@@ -90,12 +90,13 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     };
     if let Some(window) = window {
         let block = from / BLOCK;
-        if width > 1 && ranges.is_some() && !state.is_held(block, 0) {
+        if state.is_held(block, 0) {
+            // A range is on its way there, but far: a reader doesn't wait for it.
+            return (!ask.wants_all()).then(|| (part(state, from, ask.end), block * BLOCK));
+        }
+        if width > 1 && ranges.is_some() {
             let last = state.end_of_run(block, block + range_blocks(window, width)) - 1;
             return Some((Path::Range { last }, block * BLOCK));
-        }
-        if width > 1 && !ask.wants_all() {
-            return Some((part(state, from, ask.end), block * BLOCK));
         }
         return Some((Path::Ahead, from / BLOCK * BLOCK));
     }
@@ -121,6 +122,7 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
     let ahead = state
         .readers
         .get(&reader)
+        .filter(|reading| reading.failed.is_none())
         .and_then(|reading| reading.pattern.ahead());
     match ahead {
         Some((position, to)) if !state.is_complete() && !state.queued => {
@@ -160,7 +162,8 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
                 return Vec::new();
             };
             let gap = gap * BLOCK;
-            if gap >= near.min(state.size) || state.is_coming(gap.max(position)) {
+            let is_coming = state.is_coming(gap.max(position)) || state.is_held(gap / BLOCK, 0);
+            if gap >= near.min(state.size) || is_coming {
                 return Vec::new();
             }
             (Path::Ahead, gap)
