@@ -3,6 +3,7 @@
 //! Nothing is decided here but how a call and an answer look in FUSE's terms. The threads that come in never wait:
 //! they copy what they need and hand it on.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +20,9 @@ use parking_lot::Mutex;
 
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
+use super::backing::Backing;
 use super::handles::Handles;
+use super::inline::Inline;
 use super::kernel;
 use super::listings::fill;
 use super::requests::{intent, made_by, permissions, process_of, text, xattr};
@@ -31,24 +34,42 @@ use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 pub(super) struct Adapter {
     shared: Arc<Shared>,
     lanes: Arc<Lanes>,
-    /// Held by the reader that writes by itself.
-    inline: Mutex<()>,
+    /// Entered by the threads that do something by themselves.
+    inline: Inline,
+    /// Held by the one of them that writes.
+    writing: Mutex<()>,
+    /// Whether to let the kernel read cached files by itself.
+    passthrough: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(tree: Arc<Tree>) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, passthrough: bool) -> Self {
         let shared = Shared {
             tree,
             files: Handles::default(),
             folders: Handles::default(),
+            backing: Backing::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             notifier: OnceLock::new(),
         };
+        let shared = Arc::new(shared);
+        let lanes = Arc::<Lanes>::default();
+        let (weak, lane) = (Arc::downgrade(&shared), Arc::downgrade(&lanes));
+        shared.tree.content().on_wrong(move |content| {
+            let (Some(shared), Some(lanes)) = (weak.upgrade(), lane.upgrade()) else {
+                return;
+            };
+            let inodes = shared.inodes_of(content);
+            // The kernel waits for reads that are under way, which may wait for the thread that calls this.
+            lanes.closing.run(move || shared.drop_pages(&inodes));
+        });
         Adapter {
-            shared: Arc::new(shared),
-            lanes: Arc::default(),
-            inline: Mutex::default(),
+            shared,
+            lanes,
+            inline: Inline::new(kernel::READERS - 1),
+            writing: Mutex::default(),
+            passthrough,
         }
     }
 
@@ -69,11 +90,36 @@ impl Adapter {
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
+
+    /// Answers a read on this thread, if its bytes are on the local disk and another thread is left. Gives the reply back
+    /// if not.
+    fn read_inline(&self, handle: &Handle, offset: u64, size: u32, reply: ReplyData) -> Option<ReplyData> {
+        let Some(_entered) = self.inline.enter() else {
+            return Some(reply);
+        };
+        BUFFER.with_borrow_mut(
+            |buffer| match self.shared.tree.read_quickly(handle, offset, size, buffer) {
+                Some(part) => {
+                    reply.data(&buffer[part]);
+                    None
+                }
+                None => Some(reply),
+            },
+        )
+    }
+}
+
+thread_local! {
+    /// What a thread reads into: as much as the kernel asks for at once, and the blocks around it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         kernel::negotiate(config);
+        if self.passthrough && kernel::offer_files(config) {
+            self.shared.backing.enable();
+        }
         Ok(())
     }
 
@@ -270,10 +316,7 @@ impl Filesystem for Adapter {
             &self.lanes.metadata
         };
         lane.run(move || match shared.tree.open(ino.0, intent) {
-            Ok(opened) => {
-                let (fh, flags) = shared.opened(opened);
-                reply.opened(fh, flags);
-            }
+            Ok(opened) => shared.answer_open(ino.0, opened, reply),
             Err(error) => reply.error(shared.errno(&error)),
         });
     }
@@ -326,6 +369,11 @@ impl Filesystem for Adapter {
             Ok(handle) => handle,
             Err(error) => return reply.error(shared.errno(&error)),
         };
+        // Most threads may read what is on the local disk by themselves: handing on takes longer than reading. Should the
+        // disk keep them waiting, one still takes in what comes.
+        let Some(reply) = self.read_inline(&handle, offset, size, reply) else {
+            return;
+        };
         let lane = match *handle {
             Handle::Staged { .. } => &self.lanes.staged,
             Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
@@ -372,7 +420,8 @@ impl Filesystem for Adapter {
         };
         // One of the readers at a time may write by itself, which saves handing on and copying what is most of the time
         // a copy to the page cache. Should the disk keep it waiting, the other readers go on.
-        if let Some(_only) = self.inline.try_lock()
+        if let Some(_entered) = self.inline.enter()
+            && let Some(_only) = self.writing.try_lock()
             && let Some(written) = shared.tree.write_quickly(ino.0, &handle, position, data)
         {
             return answer(&shared, written, data.len());
@@ -405,7 +454,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -417,7 +466,7 @@ impl Filesystem for Adapter {
             let released = shared
                 .files
                 .remove(fh.0)
-                .map_or(Ok(()), |handle| shared.tree.release(&handle));
+                .map_or(Ok(()), |handle| shared.released(ino.0, handle));
             shared.empty(released, reply);
         });
     }

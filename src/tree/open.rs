@@ -2,6 +2,7 @@
 //!
 //! A published or committed file is read through `content/`; a file of a draft that is written becomes a staged one.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -229,6 +230,23 @@ impl Tree {
                 Now::Written(newer) => reply(newer.read(offset, length)),
                 Now::Replaced => reply(Err(replaced(place))),
             },
+        }
+    }
+
+    /// Reads what is on the local disk and needs no look at anything else, on this thread. The bytes are that part of the
+    /// buffer. `None`, and [`Tree::read`] is to be asked, if there is more to it. Never waits but for the disk.
+    pub fn read_quickly(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        length: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Range<usize>> {
+        match handle {
+            Handle::Stored { reader, place, .. } if matches!(place.owner, Owner::Record(_)) => {
+                reader.read_complete(offset, length, buffer)
+            }
+            _ => None,
         }
     }
 
