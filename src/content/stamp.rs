@@ -116,7 +116,13 @@ mod tests {
         };
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert!(!stamp.is_telling(at(4)) && !stamp.is_telling(at(5)) && stamp.is_telling(at(9)));
-        assert!(Stamp { ctime: 5_000_000_001, ..stamp }.is_telling(at(5)));
+        assert!(
+            Stamp {
+                ctime: 5_000_000_001,
+                ..stamp
+            }
+            .is_telling(at(5))
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::budget::Share;
 use super::readahead::Pattern;
 use super::stamp::Stamp;
 use super::verify::OrderedHash;
+use super::whole::Later;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::FilePlace;
 
@@ -258,6 +259,8 @@ pub(super) struct State {
     pub(super) handed_out: u64,
     /// What the data file of a complete copy was when its trusted blocks were compared.
     pub(super) stamp: Option<Stamp>,
+    /// Blocks of a complete copy that are being compared, and the reads that wait for that.
+    pub(super) comparing: Vec<(u64, Vec<Later>)>,
     /// The content stands in line for a slot.
     pub(super) queued: bool,
     /// When bytes last came.
@@ -283,6 +286,7 @@ impl State {
             hasher: Hasher::Idle,
             handed_out: 0,
             stamp: None,
+            comparing: Vec::new(),
             queued: false,
             progress: Instant::now(),
             next_id: 0,

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
 use super::file::{Content, Reader};
+use super::stamp::Stamp;
 use super::state::{Copy, State};
 use super::{Identity, Result, Store};
 
@@ -231,81 +231,180 @@ fn complete(state: &State) -> Option<Arc<Blocks>> {
     }
 }
 
-impl Reader {
-    /// Reads from a complete copy, on this thread: no longer than the local disk takes. The bytes are that part of the
-    /// buffer, which grows as needed and is meant to be used again. `None`, and [`Reader::read`] is to be asked, if the copy
-    /// is not complete or not right.
-    pub fn read_complete(&self, offset: u64, length: u32, buffer: &mut Vec<u8>) -> Option<Range<usize>> {
-        let content = &self.content;
-        let size = content.size();
-        let end = offset.saturating_add(u64::from(length)).min(size);
-        if offset >= end {
-            return Some(0..0);
-        }
-        let touched = offset / BLOCK..end.div_ceil(BLOCK);
-        let wanted = |from: u64| {
-            // Both are less than a read and a block.
-            let start = (offset - from) as usize;
-            start..start + (end - offset) as usize
+/// A read of a block that another thread is comparing: it is answered with what that thread has read.
+pub(super) struct Later {
+    offset: u64,
+    end: u64,
+    reply: Box<dyn FnOnce(Option<&[u8]>) + Send>,
+}
+
+/// Blocks that one thread reads and compares, with the reads that wait for it. They are answered at the latest when it is
+/// dropped.
+struct Turn<'a> {
+    content: &'a Content,
+    blocks: &'a [u64],
+}
+
+impl Turn<'_> {
+    /// Answers with these bytes, which begin at `from`, or that there are none.
+    fn answer(&self, bytes: Option<&[u8]>, from: u64) {
+        let later: Vec<Later> = {
+            let mut state = self.content.lock();
+            let (mine, others) = std::mem::take(&mut state.comparing)
+                .into_iter()
+                .partition(|(block, _)| self.blocks.contains(block));
+            state.comparing = others;
+            mine.into_iter().flat_map(|(_, later)| later).collect()
         };
-        // A file that changes with every look is not for this thread.
-        for _ in 0..2 {
-            let (blocks, stamp, untrusted) = {
-                let mut state = content.lock();
-                let failed = state.readers.get(&self.id).is_none_or(|reading| reading.failed.is_some());
-                if failed || !state.fetches.is_empty() {
-                    return None;
-                }
-                let blocks = complete(&state)?;
-                state.served += 1;
-                let untrusted: Vec<u64> = touched
-                    .clone()
-                    .filter(|block| !state.presence.is_trusted(*block))
-                    .collect();
-                (blocks, state.stamp, untrusted)
-            };
-            let removals = blocks.removals();
-            if let Some(stamp) = stamp
-                && untrusted.is_empty()
-            {
-                let part = wanted(offset);
-                grow(buffer, part.end);
-                blocks.read_into(offset, &mut buffer[part.clone()]).ok()?;
-                // Looked at afterwards: with the same stamp nothing was changed before.
-                if blocks.stamp().ok()? == stamp && blocks.removals() == removals {
-                    return Some(part);
-                }
-                content.renew_stamp(&blocks);
-                continue;
-            }
-            let Some(stamp) = stamp.filter(|stamp| blocks.stamp().is_ok_and(|now| now == *stamp)) else {
-                content.renew_stamp(&blocks);
-                continue;
-            };
-            let (from, _) = span_of(touched.start, size);
-            let (_, to) = span_of(touched.end - 1, size);
-            grow(buffer, (to - from) as usize);
-            blocks.read_into(from, &mut buffer[..(to - from) as usize]).ok()?;
-            for block in untrusted {
-                let (start, end) = span_of(block, size);
-                let compared = blocks.compare(block, &buffer[(start - from) as usize..(end - from) as usize]);
-                content.note_compared(&blocks, block, removals, &compared);
-                compared.ok()?;
-            }
-            // The others count as right only with the stamp.
-            if blocks.stamp().ok()? == stamp && blocks.removals() == removals {
-                return Some(wanted(from));
-            }
+        for Later { offset, end, reply } in later {
+            // They are within one of the blocks that were read.
+            reply(bytes.map(|bytes| &bytes[(offset - from) as usize..(end - from) as usize]));
         }
-        None
     }
 }
 
-/// Not smaller again: it is used for the next read too.
-fn grow(buffer: &mut Vec<u8>, length: usize) {
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.answer(None, 0);
+    }
+}
+
+/// What a read of a complete copy has to do.
+struct Task {
+    blocks: Arc<Blocks>,
+    stamp: Option<Stamp>,
+    untrusted: Vec<u64>,
+}
+
+impl Reader {
+    /// Reads from a complete copy, on this thread: no longer than the local disk takes. `reply` is called with the bytes,
+    /// perhaps on another thread that is reading the same block; with `None`, and [`Reader::read`] is to be asked, if the
+    /// copy is not complete or not right. The buffer grows as needed and is meant to be used again.
+    pub fn read_complete(
+        &self,
+        offset: u64,
+        length: u32,
+        buffer: &mut Vec<u8>,
+        reply: impl FnOnce(Option<&[u8]>) + Send + 'static,
+    ) {
+        let content = &self.content;
+        let end = offset.saturating_add(u64::from(length)).min(content.size());
+        if offset >= end {
+            return reply(Some(&[]));
+        }
+        let mut reply = Some(reply);
+        // A file that changes with every look is not for this thread.
+        for _ in 0..2 {
+            let Some(task) = self.task(offset, end, &mut reply) else {
+                break;
+            };
+            let removals = task.blocks.removals();
+            let is_same = || {
+                let now = task.blocks.stamp().ok();
+                now.is_some() && now == task.stamp && task.blocks.removals() == removals
+            };
+            let done = if task.untrusted.is_empty() && task.stamp.is_some() {
+                // Both are within one read.
+                let part = grown(buffer, (end - offset) as usize);
+                // Looked at afterwards: with the same stamp nothing was changed before.
+                let read = task.blocks.read_into(offset, part).is_ok() && is_same();
+                read.then(|| (&*part, offset))
+            } else {
+                let turn = Turn {
+                    content,
+                    blocks: &task.untrusted,
+                };
+                let read = is_same()
+                    .then(|| self.read_and_compare(&task, (offset, end), buffer))
+                    .flatten()
+                    .filter(|_| is_same());
+                turn.answer(read.map(|(bytes, _)| bytes), read.map_or(0, |(_, from)| from));
+                read
+            };
+            if let Some((bytes, from)) = done {
+                if let Some(reply) = reply.take() {
+                    reply(Some(&bytes[(offset - from) as usize..(end - from) as usize]));
+                }
+                return;
+            }
+            content.renew_stamp(&task.blocks);
+        }
+        if let Some(reply) = reply.take() {
+            reply(None);
+        }
+    }
+
+    /// What is to be done for these bytes, if that is to be done here: the reply is taken if another thread does it.
+    fn task<R>(&self, offset: u64, end: u64, reply: &mut Option<R>) -> Option<Task>
+    where
+        R: FnOnce(Option<&[u8]>) + Send + 'static,
+    {
+        let mut state = self.content.lock();
+        let failed = state
+            .readers
+            .get(&self.id)
+            .is_none_or(|reading| reading.failed.is_some());
+        if failed || !state.fetches.is_empty() {
+            return None;
+        }
+        let blocks = complete(&state)?;
+        state.served += 1;
+        let touched = offset / BLOCK..end.div_ceil(BLOCK);
+        let is_one = touched.end - touched.start == 1;
+        let untrusted: Vec<u64> = touched
+            .filter(|block| !state.presence.is_trusted(*block))
+            .collect();
+        if let (true, [block]) = (is_one, &*untrusted)
+            && let Some((_, waiting)) = state.comparing.iter_mut().find(|(other, _)| other == block)
+        {
+            let reply = reply.take()?;
+            waiting.push(Later {
+                offset,
+                end,
+                reply: Box::new(reply),
+            });
+            return None;
+        }
+        for block in &untrusted {
+            state.comparing.push((*block, Vec::new()));
+        }
+        Some(Task {
+            blocks,
+            stamp: state.stamp,
+            untrusted,
+        })
+    }
+
+    /// Reads the blocks around these bytes and compares those that are not trusted. Returns them, and where they begin.
+    fn read_and_compare<'b>(
+        &self,
+        task: &Task,
+        (offset, end): (u64, u64),
+        buffer: &'b mut Vec<u8>,
+    ) -> Option<(&'b [u8], u64)> {
+        let (content, blocks) = (&self.content, &task.blocks);
+        let removals = blocks.removals();
+        let (from, _) = span_of(offset / BLOCK, content.size());
+        let (_, to) = span_of((end - 1) / BLOCK, content.size());
+        // A read and two blocks at most.
+        let bytes = grown(buffer, (to - from) as usize);
+        blocks.read_into(from, bytes).ok()?;
+        for block in &task.untrusted {
+            let (start, end) = span_of(*block, content.size());
+            let compared = blocks.compare(*block, &bytes[(start - from) as usize..(end - from) as usize]);
+            content.note_compared(blocks, *block, removals, &compared);
+            compared.ok()?;
+        }
+        Some((bytes, from))
+    }
+}
+
+/// So much of the buffer. It is not made smaller again: it is used for the next read too.
+fn grown(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.len() < length {
         buffer.resize(length, 0);
     }
+    &mut buffer[..length]
 }
 
 impl Content {

@@ -3,7 +3,6 @@
 //! Nothing is decided here but how a call and an answer look in FUSE's terms. The threads that come in never wait:
 //! they copy what they need and hand it on.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +24,7 @@ use super::handles::Handles;
 use super::inline::Inline;
 use super::kernel;
 use super::listings::fill;
+use super::reads::Read;
 use super::requests::{intent, made_by, permissions, process_of, text, xattr};
 use crate::error::Result;
 use crate::staging::Position;
@@ -55,15 +55,7 @@ impl Adapter {
         };
         let shared = Arc::new(shared);
         let lanes = Arc::<Lanes>::default();
-        let (weak, lane) = (Arc::downgrade(&shared), Arc::downgrade(&lanes));
-        shared.tree.content().on_wrong(move |content| {
-            let (Some(shared), Some(lanes)) = (weak.upgrade(), lane.upgrade()) else {
-                return;
-            };
-            let inodes = shared.inodes_of(content);
-            // The kernel waits for reads that are under way, which may wait for the thread that calls this.
-            lanes.closing.run(move || shared.drop_pages(&inodes));
-        });
+        shared.listen(&lanes);
         Adapter {
             shared,
             lanes,
@@ -90,28 +82,6 @@ impl Adapter {
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
-
-    /// Answers a read on this thread, if its bytes are on the local disk and another thread is left. Gives the reply back
-    /// if not.
-    fn read_inline(&self, handle: &Handle, offset: u64, size: u32, reply: ReplyData) -> Option<ReplyData> {
-        let Some(_entered) = self.inline.enter() else {
-            return Some(reply);
-        };
-        BUFFER.with_borrow_mut(
-            |buffer| match self.shared.tree.read_quickly(handle, offset, size, buffer) {
-                Some(part) => {
-                    reply.data(&buffer[part]);
-                    None
-                }
-                None => Some(reply),
-            },
-        )
-    }
-}
-
-thread_local! {
-    /// What a thread reads into: as much as the kernel asks for at once, and the blocks around it.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Filesystem for Adapter {
@@ -364,28 +334,19 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let shared = self.shared();
-        let handle = match shared.file(fh) {
+        let handle = match self.shared.file(fh) {
             Ok(handle) => handle,
-            Err(error) => return reply.error(shared.errno(&error)),
+            Err(error) => return reply.error(self.shared.errno(&error)),
         };
-        // Most threads may read what is on the local disk by themselves: handing on takes longer than reading. Should the
-        // disk keep them waiting, one still takes in what comes.
-        let Some(reply) = self.read_inline(&handle, offset, size, reply) else {
-            return;
+        let read = Read {
+            shared: self.shared(),
+            lanes: Arc::clone(&self.lanes),
+            ino: ino.0,
+            handle,
+            offset,
+            size,
         };
-        let lane = match *handle {
-            Handle::Staged { .. } => &self.lanes.staged,
-            Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
-        };
-        lane.run(move || {
-            let answer_to = Arc::clone(&shared);
-            let answer = move |answer: Result<Vec<u8>>| match answer {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(answer_to.errno(&error)),
-            };
-            shared.tree.read(ino.0, &handle, offset, size, Box::new(answer));
-        });
+        read.answer(&self.inline, reply);
     }
 
     fn write(

@@ -16,6 +16,7 @@ use fuser::{BackingId, FopenFlags, INodeNo, ReplyOpen};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::afterwards::Lanes;
 use super::answers::Shared;
 use crate::content::{Content, HandedOut, Reader};
 use crate::error::{Error, Kind, Result};
@@ -117,10 +118,11 @@ impl Backing {
             return Ok(Some(lent));
         }
         self.close(ino);
-        Err(
-            Error::new(Kind::Corrupt, "the copy in the cache was changed while it is open")
-                .with_advice("Close it in all programs, then it is fetched again."),
+        Err(Error::new(
+            Kind::Corrupt,
+            "the copy in the cache was changed while it is open",
         )
+        .with_advice("Close it in all programs, then it is fetched again."))
     }
 
     /// A file to lend, if this is to be the first open. May compare a small one.
@@ -132,7 +134,11 @@ impl Backing {
         content.hand_out()
     }
 
-    fn first_way(&self, offered: Option<HandedOut>, lend: impl FnOnce(&File) -> io::Result<BackingId>) -> Way {
+    fn first_way(
+        &self,
+        offered: Option<HandedOut>,
+        lend: impl FnOnce(&File) -> io::Result<BackingId>,
+    ) -> Way {
         let Some(given) = offered else {
             return Way::Here;
         };
@@ -223,8 +229,20 @@ impl Shared {
         released
     }
 
-    /// Wrong bytes were served of a content: the kernel must not go on serving them from its pages.
-    pub(super) fn drop_pages(&self, inodes: &[u64]) {
+    /// Hears when wrong bytes were served: the kernel must not go on serving them from its pages.
+    pub(super) fn listen(self: &Arc<Self>, lanes: &Arc<Lanes>) {
+        let (shared, lanes) = (Arc::downgrade(self), Arc::downgrade(lanes));
+        self.tree.content().on_wrong(move |content| {
+            let (Some(shared), Some(lanes)) = (shared.upgrade(), lanes.upgrade()) else {
+                return;
+            };
+            let inodes = shared.backing.inodes_of(content);
+            // The kernel waits for reads that are under way, which may wait for the thread that calls this.
+            lanes.closing.run(move || shared.drop_pages(&inodes));
+        });
+    }
+
+    fn drop_pages(&self, inodes: &[u64]) {
         for ino in inodes {
             self.backing.pages.lock().pop(ino);
             if let Some(notifier) = self.notifier.get()
@@ -233,10 +251,5 @@ impl Shared {
                 log::debug!("the kernel keeps its pages of inode {ino}: {error}");
             }
         }
-    }
-
-    /// The inodes under which a content is open.
-    pub(super) fn inodes_of(&self, content: &Content) -> Vec<u64> {
-        self.backing.inodes_of(content)
     }
 }

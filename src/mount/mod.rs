@@ -12,6 +12,7 @@ mod inline;
 mod kernel;
 mod lanes;
 mod listings;
+mod reads;
 mod requests;
 
 use std::path::{Path, PathBuf};

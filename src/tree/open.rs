@@ -2,7 +2,6 @@
 //!
 //! A published or committed file is read through `content/`; a file of a draft that is written becomes a staged one.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,6 +56,15 @@ pub enum Handle {
 }
 
 impl Handle {
+    /// Who reads bytes that stay what they are, so that no look at anything else is due before a read.
+    #[must_use]
+    pub fn published(&self) -> Option<&Reader> {
+        match self {
+            Handle::Stored { reader, place, .. } if matches!(place.owner, Owner::Record(_)) => Some(reader),
+            _ => None,
+        }
+    }
+
     /// The staged file that was opened to write, and by whom.
     fn writer(&self) -> Result<(&Arc<Staged>, &Writer)> {
         match self {
@@ -230,23 +238,6 @@ impl Tree {
                 Now::Written(newer) => reply(newer.read(offset, length)),
                 Now::Replaced => reply(Err(replaced(place))),
             },
-        }
-    }
-
-    /// Reads what is on the local disk and needs no look at anything else, on this thread. The bytes are that part of the
-    /// buffer. `None`, and [`Tree::read`] is to be asked, if there is more to it. Never waits but for the disk.
-    pub fn read_quickly(
-        &self,
-        handle: &Handle,
-        offset: u64,
-        length: u32,
-        buffer: &mut Vec<u8>,
-    ) -> Option<Range<usize>> {
-        match handle {
-            Handle::Stored { reader, place, .. } if matches!(place.owner, Owner::Record(_)) => {
-                reader.read_complete(offset, length, buffer)
-            }
-            _ => None,
         }
     }
 
