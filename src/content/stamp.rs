@@ -126,6 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_of_another_boot_is_none() {
+        let stamp = Stamp::of(&tempfile::tempfile().unwrap()).unwrap();
+        let mut bytes = stamp.to_bytes();
+        assert!(stamp.is_in(&bytes));
+        bytes[24] ^= 1;
+        let crc = crc32fast::hash(&bytes[..32]);
+        bytes[32..].copy_from_slice(&crc.to_le_bytes());
+        assert!(!stamp.is_in(&bytes));
+    }
+
+    #[test]
     fn zeros_are_no_stamp() {
         let stamp = Stamp::of(&tempfile::tempfile().unwrap()).unwrap();
         assert!(!stamp.is_in(&[0; LENGTH]));
