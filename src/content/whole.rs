@@ -231,11 +231,14 @@ fn complete(state: &State) -> Option<Arc<Blocks>> {
     }
 }
 
+/// Called with the bytes of a read, or with nothing if they have to be asked for in another way.
+type Answer = Box<dyn FnOnce(Option<&[u8]>) + Send>;
+
 /// A read of a block that another thread is comparing: it is answered with what that thread has read.
 pub(super) struct Later {
     offset: u64,
     end: u64,
-    reply: Box<dyn FnOnce(Option<&[u8]>) + Send>,
+    reply: Answer,
 }
 
 /// Blocks that one thread reads and compares, with the reads that wait for it. They are answered at the latest when it is
@@ -308,7 +311,7 @@ impl Reader {
                 let part = grown(buffer, (end - offset) as usize);
                 // Looked at afterwards: with the same stamp nothing was changed before.
                 let read = task.blocks.read_into(offset, part).is_ok() && is_same();
-                read.then(|| (&*part, offset))
+                read.then_some((&*part, offset))
             } else {
                 let turn = Turn {
                     content,

@@ -15,8 +15,6 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
-use parking_lot::Mutex;
-
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
 use super::backing::Backing;
@@ -25,7 +23,7 @@ use super::inline::Inline;
 use super::kernel;
 use super::listings::fill;
 use super::reads::Read;
-use super::requests::{intent, made_by, permissions, process_of, text, xattr};
+use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
 use crate::staging::Position;
 use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
@@ -36,8 +34,6 @@ pub(super) struct Adapter {
     lanes: Arc<Lanes>,
     /// Entered by the threads that do something by themselves.
     inline: Inline,
-    /// Held by the one of them that writes.
-    writing: Mutex<()>,
     /// Whether to let the kernel read cached files by itself.
     passthrough: bool,
 }
@@ -60,7 +56,6 @@ impl Adapter {
             shared,
             lanes,
             inline: Inline::new(kernel::READERS - 1),
-            writing: Mutex::default(),
             passthrough,
         }
     }
@@ -140,17 +135,13 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let shared = self.shared();
-        let time = |time| match time {
-            TimeOrNow::SpecificTime(time) => time,
-            TimeOrNow::Now => SystemTime::now(),
-        };
         let facts = Facts {
             mode: mode.map(permissions),
             uid,
             gid,
-            atime: atime.map(time),
+            atime: atime.map(moment),
             // A change of size sets it by itself.
-            mtime: mtime.filter(|_| size.is_none()).map(time),
+            mtime: mtime.filter(|_| size.is_none()).map(moment),
             ctime: None,
         };
         self.lanes.metadata.run(move || {
@@ -381,8 +372,7 @@ impl Filesystem for Adapter {
         };
         // One of the readers at a time may write by itself, which saves handing on and copying what is most of the time
         // a copy to the page cache. Should the disk keep it waiting, the other readers go on.
-        if let Some(_entered) = self.inline.enter()
-            && let Some(_only) = self.writing.try_lock()
+        if let Some(_writes) = self.inline.enter_to_write()
             && let Some(written) = shared.tree.write_quickly(ino.0, &handle, position, data)
         {
             return answer(&shared, written, data.len());
