@@ -147,6 +147,7 @@ pub struct Download {
 
 /// The cache of published bytes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cache {
     /// Its directory.
     pub directory: PathBuf,
@@ -156,6 +157,8 @@ pub struct Cache {
     pub limit: u64,
     /// Files in it, whole or in part.
     pub files: u64,
+    /// Open files of it that the kernel reads by itself.
+    pub handed_out: u64,
 }
 
 /// The repository's rate limit.

@@ -928,6 +928,96 @@ fn a_byte_that_rots_on_disk_is_never_served() {
     assert!(reader.content().complete_file().is_some());
 }
 
+/// Reads from a complete copy, on this thread. `None` if it is not complete or not right.
+fn read_complete(reader: &Reader, offset: u64, length: u64) -> Option<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    let answer = move |bytes: Option<&[u8]>| tell.send(bytes.map(<[u8]>::to_vec)).unwrap();
+    reader.read_complete(offset, u32::try_from(length).unwrap(), &mut Vec::new(), answer);
+    told.recv_timeout(HANG).unwrap()
+}
+
+#[test]
+fn a_complete_copy_is_read_at_once_by_many_and_an_incomplete_one_is_not() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB + 77]);
+    let size = world.files[0].1.size();
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    read(&reader, 2 * MIB, PIECE).unwrap();
+    assert!(read_complete(&reader, 2 * MIB, PIECE).is_none());
+    world.check_all(&reader, 0);
+    drop(reader);
+    close(store);
+    let store = world.store();
+    world.sandbox.reset_counts();
+    // Pieces that share blocks, that end with the file, and that go over borders of blocks.
+    thread::scope(|scope| {
+        for step in [PIECE, PIECE, 100_000, 4096, MIB, 300_001] {
+            let reader = world.open(&store, 0);
+            let file = &world.files[0].1;
+            scope.spawn(move || {
+                for at in (0..size).step_by(step as usize) {
+                    // A block may be compared twice in vain only if the copy changes.
+                    let bytes = read_complete(&reader, at, step).or_else(|| read(&reader, at, step).ok());
+                    assert!(bytes.unwrap() == file.read_at(at, step as usize), "{at} {step}");
+                }
+                assert_eq!(read_complete(&reader, size, 10).unwrap(), b"");
+            });
+        }
+    });
+    assert_eq!(world.sandbox.total(), 0);
+}
+
+#[test]
+fn a_copy_that_changes_while_it_is_open_is_compared_again() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    let is_read_at_once = |at| read_complete(&reader, at, PIECE).is_some();
+    wait_for("the download has ended", || is_read_at_once(2 * MIB));
+    let copy = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(world.copy(0, "data"))
+        .unwrap();
+    let mut byte = [0];
+    copy.read_exact_at(&mut byte, 2 * MIB + 1).unwrap();
+    copy.write_all_at(&[!byte[0]], 2 * MIB + 1).unwrap();
+    assert!(is_read_at_once(MIB), "another block");
+    assert!(!is_read_at_once(2 * MIB));
+    world.check_all(&reader, 0);
+    wait_for("the download has ended", || is_read_at_once(2 * MIB));
+}
+
+#[test]
+fn only_what_was_compared_in_this_run_of_the_machine_is_handed_out() {
+    let world = World::new(ContentMode::Ranges, &[12 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    assert!(reader.content().hand_out().is_none(), "it is not complete");
+    world.check_all(&reader, 0);
+    drop(reader.content().hand_out().expect("verified and untouched"));
+    drop(reader);
+    close(store);
+    // As after a restart, which gives the machine another number.
+    let map = fs::File::options()
+        .write(true)
+        .open(world.copy(0, "map"))
+        .unwrap();
+    map.write_all_at(&[7; 8], 52).unwrap();
+    world.sandbox.reset_counts();
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    assert!(reader.content().hand_out().is_none(), "it is compared first");
+    wait_for("it is compared", || {
+        let handed_out = reader.content().hand_out();
+        assert_eq!(store.handed_out(), u64::from(handed_out.is_some()));
+        handed_out.is_some()
+    });
+    assert_eq!(store.handed_out(), 0);
+    assert_eq!(world.sandbox.total(), 0);
+}
+
 #[test]
 fn a_map_without_its_data_or_the_other_way_round_is_no_copy() {
     let world = World::new(ContentMode::Ranges, &[4 * MIB]);

@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Bytes fetched ahead for all readers together, shared evenly [default: 128M]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
+    /// Never let the kernel read cached files by itself, so that each block is compared with its checksum when it is read
+    #[arg(long)]
+    no_passthrough: bool,
     /// Files uploaded at the same time [default: 4]
     #[arg(long, value_name = "N")]
     uploads: Option<usize>,
@@ -189,6 +192,7 @@ impl Arguments {
             connections: self.connections,
             read_ahead: self.read_ahead,
             memory: self.memory,
+            passthrough: self.no_passthrough.then_some(false),
             uploads: self.uploads,
             junk: (!self.junk.is_empty()).then(|| self.junk.clone()),
             read_only: self.read_only.then_some(true),

@@ -235,6 +235,7 @@ impl Sources {
                 READ_AHEAD.max(READ_AHEAD_EACH * connections as u64),
             ),
             memory: size(|layer| layer.memory, MEMORY),
+            passthrough: self.get(|layer| layer.passthrough).unwrap_or(true),
             uploads: self.count("uploads", |layer| layer.uploads)?,
             junk,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),

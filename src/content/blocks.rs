@@ -13,14 +13,17 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::stamp::{self, Stamp};
+
 /// The unit of fetching, checking and dropping.
 pub(super) const BLOCK: u64 = 256 * 1024;
 
 const MAGIC: &[u8; 8] = b"rdmfs-bk";
 const VERSION: u32 = 1;
-/// Magic, version, block size, file size, flags; the rest is zero.
+/// Magic, version, block size, file size, flags, and the data file's stamp when it was found right.
 const HEADER: u64 = 64;
 const FLAGS_AT: u64 = 24;
+const STAMP_AT: u64 = HEADER - stamp::LENGTH as u64;
 const VERIFIED: u32 = 1;
 const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
@@ -91,6 +94,11 @@ impl Presence {
     pub(super) fn trust(&mut self, block: u64) {
         let (word, bit) = Self::at(block);
         self.trusted[word] |= bit & self.present[word];
+    }
+
+    /// No block counts as checked any more.
+    pub(super) fn distrust(&mut self) {
+        self.trusted.fill(0);
     }
 
     /// The block is no longer there. Tells whether it was.
@@ -302,10 +310,32 @@ impl Blocks {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Notes that the whole was compared with its checksum, or that this no longer holds.
+    /// Notes that the whole was compared with its checksum, and the data file as it is now; or that this no longer holds.
     pub(super) fn set_verified(&self, verified: bool) -> io::Result<()> {
         let flags = if verified { VERIFIED } else { 0 };
-        self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)
+        self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)?;
+        if verified {
+            self.keep_stamp(self.stamp()?)
+        } else {
+            self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
+        }
+    }
+
+    /// The data file as it is now.
+    pub(super) fn stamp(&self) -> io::Result<Stamp> {
+        Stamp::of(&self.data)
+    }
+
+    /// Notes that all blocks were found right when the data file had this stamp or later.
+    pub(super) fn keep_stamp(&self, stamp: Stamp) -> io::Result<()> {
+        self.map.write_all_at(&stamp.to_bytes(), STAMP_AT)
+    }
+
+    /// Whether all its blocks were found right when the data file had this stamp.
+    pub(super) fn is_right_with(&self, stamp: Stamp) -> io::Result<bool> {
+        let mut kept = [0; stamp::LENGTH];
+        self.map.read_exact_at(&mut kept, STAMP_AT)?;
+        Ok(stamp.is_in(&kept))
     }
 
     /// Reads `length` bytes, which the caller knows to be there.
@@ -323,10 +353,13 @@ impl Blocks {
         Ok(bytes)
     }
 
+    /// As [`Blocks::read`], into a buffer that is used again and again.
+    pub(super) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.data.read_exact_at(buffer, offset)
+    }
+
     /// Reads a whole block and compares it with the CRC in the map.
     pub(super) fn read_checked(&self, block: u64) -> Result<Vec<u8>, ReadFault> {
-        let mut entry = [0; ENTRY as usize];
-        self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let (start, end) = span_of(block, self.size);
         // A block has at most 256 KiB.
         let bytes = match self.read(start, (end - start) as usize) {
@@ -335,11 +368,19 @@ impl Blocks {
             }
             other => other?,
         };
+        self.compare(block, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Compares a whole block, as read from the disk, with the CRC in the map.
+    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<(), ReadFault> {
+        let mut entry = [0; ENTRY as usize];
+        self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let mut expected = [0; ENTRY as usize];
-        expected[..4].copy_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        expected[..4].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
         expected[4..].copy_from_slice(&MARK.to_le_bytes());
         if entry == expected {
-            Ok(bytes)
+            Ok(())
         } else {
             Err(ReadFault::Damaged(block))
         }

@@ -3,7 +3,6 @@
 //! `mount/` and `staging/` call `Content` and `Reader`; `fetch.rs` calls the rest when bytes came or a download ended.
 //! A reply must never be called, and neither network nor file data waited for, under the lock.
 
-use std::fs::File;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -55,18 +54,6 @@ impl Content {
         self.identity.size()
     }
 
-    /// Complete, and its MD5 was compared: the kernel may keep its pages.
-    #[must_use]
-    pub fn is_verified(&self) -> bool {
-        if !matches!(self.identity, Identity::Md5 { .. }) {
-            return false;
-        }
-        let mut state = self.lock_open();
-        let verified = state.is_complete();
-        self.rest(&mut state);
-        verified
-    }
-
     /// A reader for one open handle. The bytes are not dropped while there is one; dropping it is closing.
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> Reader {
@@ -87,60 +74,6 @@ impl Content {
             content: Arc::clone(self),
             id,
         }
-    }
-
-    /// The file on disk, if it is complete and, where it has a checksum, verified. Blocks that an earlier daemon wrote
-    /// are checked first, so this may read the whole file from disk. Its bytes stay, whatever becomes of the cache.
-    #[must_use]
-    pub fn complete_file(self: &Arc<Self>) -> Option<File> {
-        if self.size() == 0 {
-            return tempfile::tempfile_in(self.store.root()).ok();
-        }
-        // Open as a reader, so that nothing is dropped meanwhile.
-        let reader = self.reader();
-        let blocks = {
-            let mut state = self.state.lock();
-            state.handed_out = true;
-            match &state.copy {
-                Copy::Complete(blocks) => Arc::clone(blocks),
-                _ => return None,
-            }
-        };
-        let removals = blocks.removals();
-        for block in 0..super::blocks::blocks_in(self.size()) {
-            if !self.state.lock().presence.is_trusted(block)
-                && let Err(fault) = self.check(&blocks, block, removals)
-            {
-                log::warn!("cache: {}: {fault:?}", self.stem);
-                return None;
-            }
-        }
-        let file = blocks.reopen();
-        drop(reader);
-        file.map_err(|error| log::warn!("cache: {}: {error}", self.stem))
-            .ok()
-    }
-
-    /// Compares a block with its CRC, and remembers the outcome.
-    fn check(&self, blocks: &Arc<Blocks>, block: u64, removals: u64) -> Result<(), ReadFault> {
-        let read = blocks.read_checked(block);
-        let mut state = self.state.lock();
-        // What is there now may be another copy than the one looked at.
-        let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
-        if is_current && blocks.removals() == removals {
-            match &read {
-                Ok(_) => state.presence.trust(block),
-                Err(ReadFault::Damaged(block)) => {
-                    log::warn!(
-                        "cache: block {block} of {} is damaged and is fetched again",
-                        state.place
-                    );
-                    self.store.ledger().give_back(state.lose(*block));
-                }
-                Err(ReadFault::Io(_)) => {}
-            }
-        }
-        read.map(drop)
     }
 
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
@@ -314,6 +247,7 @@ impl Content {
         for (ask, error) in told {
             ask.fail(error);
         }
+        self.store.tell_wrong(self);
         // The others' download starts when the one that noticed ends.
     }
 
@@ -330,7 +264,7 @@ impl Content {
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
         state.hash = None;
-        state.handed_out = false;
+        state.handed_out = 0;
         had.then(|| self.store.trash(&names, bytes)).flatten()
     }
 
@@ -353,7 +287,7 @@ impl Content {
     }
 
     /// The lock, after looking at what is on disk.
-    fn lock_open(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock_open(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         if matches!(state.copy, Copy::Unopened) {
             let names = Names::new(self.store.root(), &self.stem);
@@ -388,7 +322,7 @@ impl Content {
     }
 
     /// After a reader left or a download ended: if that was the last, the files are closed.
-    fn rest(&self, state: &mut State) {
+    pub(super) fn rest(&self, state: &mut State) {
         if !state.is_idle() {
             return;
         }
@@ -530,8 +464,8 @@ impl std::fmt::Debug for Content {
 /// One open handle of a file.
 #[derive(Debug)]
 pub struct Reader {
-    content: Arc<Content>,
-    id: u64,
+    pub(super) content: Arc<Content>,
+    pub(super) id: u64,
 }
 
 impl Reader {

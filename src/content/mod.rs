@@ -7,6 +7,8 @@
 //! | file | what |
 //! |---|---|
 //! | `file` | one file's bytes, its readers, reads that wait |
+//! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
+//! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
@@ -23,7 +25,7 @@
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
+//! else. (The queue of copies to compare has a third, which is held with no other.) Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
 mod blocks;
@@ -36,8 +38,10 @@ mod hashing;
 mod hosts;
 mod plan;
 mod readahead;
+mod stamp;
 mod state;
 mod verify;
+mod whole;
 mod width;
 
 use std::collections::HashMap;
@@ -46,7 +50,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +58,7 @@ use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
 pub use file::{Content, Reader};
+pub use whole::HandedOut;
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
@@ -61,6 +66,7 @@ use crate::repository::model::{FilePlace, Md5};
 use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
 use hosts::{Hosts, Ranges, Slots};
+use whole::Comparer;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -186,6 +192,9 @@ struct Table {
     wrong: lru::LruCache<Arc<str>, Wrong>,
 }
 
+/// Hears of contents of which wrong bytes were served.
+type WrongTold = Box<dyn Fn(&Content) + Send + Sync>;
+
 /// All cached bytes of one repository.
 pub struct Store {
     settings: Settings,
@@ -197,6 +206,8 @@ pub struct Store {
     stopping: AtomicBool,
     ledger: Ledger,
     budget: Arc<Budget>,
+    comparer: Comparer,
+    wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,
     /// Held until `shutdown`: two daemons must not write to one folder.
     lock: File,
@@ -249,6 +260,8 @@ impl Store {
             stopping: AtomicBool::new(false),
             ledger: Ledger::new(),
             budget: Budget::new(settings.memory),
+            comparer: Comparer::default(),
+            wrong_told: OnceLock::new(),
             trash_names: AtomicU64::new(0),
             lock,
             settings,

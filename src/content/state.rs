@@ -11,7 +11,9 @@ use std::time::Instant;
 use super::blocks::{BLOCK, Blocks, Presence, span_of};
 use super::budget::Share;
 use super::readahead::Pattern;
+use super::stamp::Stamp;
 use super::verify::OrderedHash;
+use super::whole::Later;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::FilePlace;
 
@@ -253,8 +255,12 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
-    /// The data file was given away: no block may be taken from it.
-    pub(super) handed_out: bool,
+    /// How often the data file was given away: no block may be taken from it.
+    pub(super) handed_out: u64,
+    /// What the data file of a complete copy was when its trusted blocks were compared.
+    pub(super) stamp: Option<Stamp>,
+    /// Blocks of a complete copy that are being compared, and the reads that wait for that.
+    pub(super) comparing: Vec<(u64, Vec<Later>)>,
     /// The content stands in line for a slot.
     pub(super) queued: bool,
     /// When bytes last came.
@@ -278,7 +284,9 @@ impl State {
             fetches: Vec::new(),
             hash: None,
             hasher: Hasher::Idle,
-            handed_out: false,
+            handed_out: 0,
+            stamp: None,
+            comparing: Vec::new(),
             queued: false,
             progress: Instant::now(),
             next_id: 0,

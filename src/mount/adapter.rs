@@ -15,14 +15,15 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
-use parking_lot::Mutex;
-
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
+use super::backing::Backing;
 use super::handles::Handles;
+use super::inline::Inline;
 use super::kernel;
 use super::listings::fill;
-use super::requests::{intent, made_by, permissions, process_of, text, xattr};
+use super::reads::Read;
+use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
 use crate::staging::Position;
 use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
@@ -31,24 +32,31 @@ use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 pub(super) struct Adapter {
     shared: Arc<Shared>,
     lanes: Arc<Lanes>,
-    /// Held by the reader that writes by itself.
-    inline: Mutex<()>,
+    /// Entered by the threads that do something by themselves.
+    inline: Inline,
+    /// Whether to let the kernel read cached files by itself.
+    passthrough: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(tree: Arc<Tree>) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, passthrough: bool) -> Self {
         let shared = Shared {
             tree,
             files: Handles::default(),
             folders: Handles::default(),
+            backing: Backing::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             notifier: OnceLock::new(),
         };
+        let shared = Arc::new(shared);
+        let lanes = Arc::<Lanes>::default();
+        shared.listen(&lanes);
         Adapter {
-            shared: Arc::new(shared),
-            lanes: Arc::default(),
-            inline: Mutex::default(),
+            shared,
+            lanes,
+            inline: Inline::new(kernel::READERS - 1),
+            passthrough,
         }
     }
 
@@ -74,6 +82,9 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         kernel::negotiate(config);
+        if self.passthrough && kernel::offer_files(config) {
+            self.shared.backing.enable();
+        }
         Ok(())
     }
 
@@ -124,17 +135,13 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let shared = self.shared();
-        let time = |time| match time {
-            TimeOrNow::SpecificTime(time) => time,
-            TimeOrNow::Now => SystemTime::now(),
-        };
         let facts = Facts {
             mode: mode.map(permissions),
             uid,
             gid,
-            atime: atime.map(time),
+            atime: atime.map(moment),
             // A change of size sets it by itself.
-            mtime: mtime.filter(|_| size.is_none()).map(time),
+            mtime: mtime.filter(|_| size.is_none()).map(moment),
             ctime: None,
         };
         self.lanes.metadata.run(move || {
@@ -270,10 +277,7 @@ impl Filesystem for Adapter {
             &self.lanes.metadata
         };
         lane.run(move || match shared.tree.open(ino.0, intent) {
-            Ok(opened) => {
-                let (fh, flags) = shared.opened(opened);
-                reply.opened(fh, flags);
-            }
+            Ok(opened) => shared.answer_open(ino.0, opened, reply),
             Err(error) => reply.error(shared.errno(&error)),
         });
     }
@@ -321,23 +325,19 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let shared = self.shared();
-        let handle = match shared.file(fh) {
+        let handle = match self.shared.file(fh) {
             Ok(handle) => handle,
-            Err(error) => return reply.error(shared.errno(&error)),
+            Err(error) => return reply.error(self.shared.errno(&error)),
         };
-        let lane = match *handle {
-            Handle::Staged { .. } => &self.lanes.staged,
-            Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
+        let read = Read {
+            shared: self.shared(),
+            lanes: Arc::clone(&self.lanes),
+            ino: ino.0,
+            handle,
+            offset,
+            size,
         };
-        lane.run(move || {
-            let answer_to = Arc::clone(&shared);
-            let answer = move |answer: Result<Vec<u8>>| match answer {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(answer_to.errno(&error)),
-            };
-            shared.tree.read(ino.0, &handle, offset, size, Box::new(answer));
-        });
+        read.answer(&self.inline, reply);
     }
 
     fn write(
@@ -372,7 +372,7 @@ impl Filesystem for Adapter {
         };
         // One of the readers at a time may write by itself, which saves handing on and copying what is most of the time
         // a copy to the page cache. Should the disk keep it waiting, the other readers go on.
-        if let Some(_only) = self.inline.try_lock()
+        if let Some(_writes) = self.inline.enter_to_write()
             && let Some(written) = shared.tree.write_quickly(ino.0, &handle, position, data)
         {
             return answer(&shared, written, data.len());
@@ -405,7 +405,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -417,7 +417,7 @@ impl Filesystem for Adapter {
             let released = shared
                 .files
                 .remove(fh.0)
-                .map_or(Ok(()), |handle| shared.tree.release(&handle));
+                .map_or(Ok(()), |handle| shared.released(ino.0, handle));
             shared.empty(released, reply);
         });
     }

@@ -10,6 +10,7 @@ use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, Notifier, ReplyEmpty, ReplyEntry,
 };
 
+use super::backing::Backing;
 use super::handles::Handles;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) tree: Arc<Tree>,
     pub(super) files: Handles<Handle>,
     pub(super) folders: Handles<Listing>,
+    pub(super) backing: Backing,
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// To tell the kernel what it must not rely on any more. Set as soon as there is a session.

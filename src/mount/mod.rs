@@ -5,11 +5,14 @@
 mod adapter;
 mod afterwards;
 mod answers;
+mod backing;
 pub mod device;
 mod handles;
+mod inline;
 mod kernel;
 mod lanes;
 mod listings;
+mod reads;
 mod requests;
 
 use std::path::{Path, PathBuf};
@@ -54,12 +57,13 @@ pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
 
     let (acl, config) = kernel::session_config();
     let device = device::attach(&settings)?;
-    let adapter = Adapter::new(Arc::clone(&tree));
+    let adapter = Adapter::new(Arc::clone(&tree), settings.passthrough);
     let afterwards = adapter.afterwards();
     let hear = adapter.hears();
     let session = fuser::Session::from_fd(adapter, device, acl, config)
         .map_err(|e| Error::local("agree with the kernel on how to talk", &e))?;
     hear(session.notifier());
+    kernel::raise_read_ahead(&settings.mountpoint);
     let mountpoint = settings.mountpoint.clone();
     let weak = Arc::downgrade(&tree);
     on_signal(move || {

@@ -52,6 +52,7 @@ impl Tree {
                 used: usage.bytes,
                 limit: usage.limit,
                 files: usage.files,
+                handed_out: self.floors.content.handed_out(),
             },
             staging: self.floors.staging.directory().to_owned(),
             rate_limit: self

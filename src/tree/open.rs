@@ -56,6 +56,15 @@ pub enum Handle {
 }
 
 impl Handle {
+    /// Who reads bytes that stay what they are, so that no look at anything else is due before a read.
+    #[must_use]
+    pub fn published(&self) -> Option<&Reader> {
+        match self {
+            Handle::Stored { reader, place, .. } if matches!(place.owner, Owner::Record(_)) => Some(reader),
+            _ => None,
+        }
+    }
+
     /// The staged file that was opened to write, and by whom.
     fn writer(&self) -> Result<(&Arc<Staged>, &Writer)> {
         match self {

@@ -24,4 +24,5 @@ mod rename;
 mod support;
 mod tools;
 mod users;
+mod warm;
 mod writing;
