@@ -161,7 +161,6 @@ def partial(bench):
         total, needed = files[name].stat().st_size, made[name]["needed"]
         samples = bench.rounds(f"{title} of {total / GIB:.2f} GiB, 40 ms, 25 MB/s each", tools)
         samples["curl of all of it"] = [whole[name]]
-        bench.keep(f"{title} of {total / GIB:.2f} GiB, 40 ms, 25 MB/s each", samples)
         if not samples.get("rdmfs"):
             continue
         limit = 1.5 * needed + (2 << 20)

@@ -106,7 +106,7 @@ def usage_rows(result):
     for case, found in result["cases"].items():
         for setting, contenders in found["samples"].items():
             for name, samples in contenders.items():
-                if not samples or "cpu" not in samples[0] or not samples[0].get("bytes"):
+                if not samples or "cpu" not in samples[0] or samples[0].get("bytes", 0) < 1 << 20:
                     continue
                 cpu = statistics.median(one["cpu"] / (one["bytes"] / (1 << 30)) for one in samples)
                 peak = max(one.get("peak", 0) for one in samples) / (1 << 20)

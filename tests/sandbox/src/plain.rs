@@ -14,7 +14,11 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
     if method != Method::GET && method != Method::HEAD {
         return Err(Miss::Method);
     }
-    let (id, key) = path.split_once('/').ok_or(Miss::NotFound)?;
+    // With and without the slash at its end, which some clients leave out.
+    let (id, key) = path.split_once('/').unwrap_or((path, ""));
+    if id.is_empty() {
+        return Err(Miss::NotFound);
+    }
     let route = if key.is_empty() {
         Route::PlainIndex
     } else {
