@@ -17,6 +17,7 @@ class Sandbox(machine.Process):
     """The repository, which serves its files as a plain folder too."""
 
     def __init__(self, binary, place, *options):
+        self.token = None
         super().__init__([binary, "--empty", *options], place / "sandbox.log", stdout=subprocess.PIPE)
         line = self.process.stdout.readline().decode().split()
         if line[:1] != ["ready"]:
@@ -24,10 +25,15 @@ class Sandbox(machine.Process):
         self.url = line[1]
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def call(self, path, body=None):
+    def call(self, path, body=None, method=None):
+        """A request and its answer, both JSON."""
         data = None if body is None else json.dumps(body).encode()
-        with self.opener.open(f"{self.url}{path}", data, timeout=machine.LONG) as answer:
-            return json.loads(answer.read())
+        request = urllib.request.Request(f"{self.url}{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        with self.opener.open(request, timeout=machine.LONG) as answer:
+            return json.loads(answer.read() or b"null")
 
     def publish(self, title, files):
         """A published record; its id."""

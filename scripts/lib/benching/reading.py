@@ -29,9 +29,9 @@ def cold(bench):
     tools = {"curl": lambda: machine.curl(url)}
     for tool in [bench.rdmfs, bench.rdmfs_uncached, *bench.rclones_full, *bench.rclones_off]:
         tools[tool.name] = lambda tool=tool: pass_over(bench, tool, record, "large.bin")
-    samples = bench.rounds(f"{size / GIB:.3g} GiB over loopback", tools)
     full = [tool.name for tool in bench.rclones_full]
     off = [tool.name for tool in bench.rclones_off]
+    samples = bench.rounds(f"{size / GIB:.3g} GiB over loopback", tools, rivals=[full, off])
     bench.compare("sequential, cached and checked", samples, "rdmfs", "curl", "rate", ">=", 0.30)
     bench.compare("sequential, cached and checked", samples, "rdmfs", full, "rate", ">=", 1.7)
     bench.compare("sequential, no disk cache, checked", samples, bench.rdmfs_uncached.name, "curl", "rate", ">=", 0.5)
@@ -63,7 +63,8 @@ def wire(bench):
         tools = {"curls": lambda count=count: machine.parallel_curls(url, size, count)}
         for tool in [rdmfs, *rclones]:
             tools[tool.name] = lambda tool=tool: pass_over(bench, tool, record, "far.bin")
-        samples = bench.rounds(f"{size >> 20} MiB, 40 ms, 25 MB/s each, {count} connections", tools)
+        samples = bench.rounds(f"{size >> 20} MiB, 40 ms, 25 MB/s each, {count} connections", tools,
+                               rivals=[[tool.name for tool in rclones]])
         samples = {**samples, "one curl": alone}
         bench.compare(f"40 ms, 25 MB/s each, {count} connections", samples, "rdmfs", "curls", "rate", ">=", 0.95)
         bench.compare(f"40 ms, 25 MB/s each, {count} connections", samples, "rdmfs", "one curl", "rate", ">=",
@@ -77,7 +78,7 @@ def wire(bench):
     tools = {"curl": lambda: machine.curl(url)}
     for tool in [bench.rdmfs, *rclones]:
         tools[tool.name] = lambda tool=tool: pass_over(bench, tool, record, "far.bin")
-    samples = bench.rounds(f"{size >> 20} MiB, 40 ms, 1 Gbit/s shared", tools)
+    samples = bench.rounds(f"{size >> 20} MiB, 40 ms, 1 Gbit/s shared", tools, rivals=[[tool.name for tool in rclones]])
     samples = {**samples, "the link": [{"bytes": link, "seconds": 1.0}]}
     bench.compare("40 ms, 1 Gbit/s shared", samples, "rdmfs", "the link", "rate", ">=", 0.95)
     bench.compare("40 ms, 1 Gbit/s shared", samples, "rdmfs", "curl", "rate")

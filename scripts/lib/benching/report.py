@@ -78,10 +78,11 @@ def ratio(ours, theirs, measure):
 
 
 def best(samples, names, measure, most=True):
-    """Of some contenders that were measured the one with the best median."""
-    there = [name for name in names if samples.get(name)]
-    if not there:
+    """Of some contenders the one with the best median, among those that were measured in the most rounds."""
+    rounds = max((len(samples.get(name, [])) for name in names), default=0)
+    if not rounds:
         return None
+    there = [name for name in names if len(samples.get(name, [])) == rounds]
     return (max if most else min)(there, key=lambda name: median(samples[name], measure))
 
 
