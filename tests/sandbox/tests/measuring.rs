@@ -17,14 +17,24 @@ fn scripts_publish_text_generated_files_and_files_of_this_disk() {
         {"key": "b.bin", "size": 2_000_000, "seed": 9},
         {"key": "c.bin", "path": path},
     ]);
-    let answer = post(&sandbox, "/sandbox/publish", json!([{"title": "Three", "files": files}]));
+    let answer = post(
+        &sandbox,
+        "/sandbox/publish",
+        json!([{"title": "Three", "files": files}]),
+    );
     assert_eq!(answer.status, 200, "{}", answer.text());
     let id = answer.json()["ids"][0].as_str().unwrap().to_string();
     let content = |key: &str| get(&sandbox, &format!("/api/records/{id}/files/{key}/content")).body;
     assert_eq!(content("a.txt"), b"hello");
-    assert_eq!(content("b.bin"), Generator::new(2_000_000, 9).read_at(0, 2_000_000));
+    assert_eq!(
+        content("b.bin"),
+        Generator::new(2_000_000, 9).read_at(0, 2_000_000)
+    );
     assert_eq!(content("c.bin"), [7; 1000]);
-    assert_eq!(sandbox.record_file(&id, "c.bin").unwrap().md5, Some(md5_hex(&[7; 1000])));
+    assert_eq!(
+        sandbox.record_file(&id, "c.bin").unwrap().md5,
+        Some(md5_hex(&[7; 1000]))
+    );
     drop(sandbox);
     assert!(path.exists(), "what was only lent stays");
 }
@@ -46,7 +56,11 @@ fn what_cannot_be_published_is_said() {
 fn files_are_a_plain_folder_too() {
     let sandbox = Sandbox::start();
     let files = json!([{"key": "a b.txt", "text": "hello"}, {"key": "in/a/folder", "text": "no"}]);
-    let answer = post(&sandbox, "/sandbox/publish", json!([{"title": "Plain", "files": files}]));
+    let answer = post(
+        &sandbox,
+        "/sandbox/publish",
+        json!([{"title": "Plain", "files": files}]),
+    );
     let id = answer.json()["ids"][0].as_str().unwrap().to_string();
     for path in [format!("/plain/{id}/"), format!("/plain/{id}")] {
         let page = ask(&sandbox, "GET", &path).get();
@@ -60,7 +74,10 @@ fn files_are_a_plain_folder_too() {
     let part = ask(&sandbox, "GET", &path).header("Range", "bytes=1-2").get();
     assert_eq!((part.status, part.text().as_str()), (206, "el"));
     assert_eq!(ask(&sandbox, "GET", "/plain/nothing/").get().status, 404);
-    assert_eq!((sandbox.count(Route::Plain), sandbox.count(Route::PlainIndex)), (2, 3));
+    assert_eq!(
+        (sandbox.count(Route::Plain), sandbox.count(Route::PlainIndex)),
+        (2, 3)
+    );
 }
 
 #[test]
