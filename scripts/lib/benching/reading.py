@@ -1,4 +1,6 @@
 """Cases that read whole files: cold, over a wire, without ranges, and again."""
+import os
+
 from . import machine
 from .contenders import GIB, measured
 from .machine import Failed
@@ -29,11 +31,16 @@ def cold(bench):
     tools = {"curl": lambda: machine.curl(url)}
     for tool in [bench.rdmfs, bench.rdmfs_uncached, *bench.rclones_full, *bench.rclones_off]:
         tools[tool.name] = lambda tool=tool: pass_over(bench, tool, record, "large.bin")
+    user = bench.users()[-1][0]
+    if user is not None and os.geteuid() == 0:
+        tools["rdmfs, as a user"] = lambda: pass_over(bench, bench.rdmfs, record, "large.bin", user)
     full = [tool.name for tool in bench.rclones_full]
     off = [tool.name for tool in bench.rclones_off]
     samples = bench.rounds(f"{size / GIB:.3g} GiB over loopback", tools, rivals=[full, off])
     bench.compare("sequential, cached and checked", samples, "rdmfs", "curl", "rate", ">=", 0.30)
     bench.compare("sequential, cached and checked", samples, "rdmfs", full, "rate", ">=", 1.7)
+    if "rdmfs, as a user" in tools:
+        bench.compare("sequential, cached and checked, as a user", samples, "rdmfs, as a user", "curl", "rate")
     bench.compare("sequential, no disk cache, checked", samples, bench.rdmfs_uncached.name, "curl", "rate", ">=", 0.5)
     bench.compare("sequential, no disk cache, checked", samples, bench.rdmfs_uncached.name, off, "rate", ">=", 1.2)
     if bench.httpdirfs:

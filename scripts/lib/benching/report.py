@@ -2,6 +2,7 @@
 import statistics
 from dataclasses import asdict, dataclass
 from html import escape
+from math import log
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
@@ -14,15 +15,18 @@ class Row:
     what: str
     ours: str
     theirs: str
-    value: float
+    value: float | None
     unit: str = ""
     relation: str = ""
     goal: float = 0.0
+    against: str = ""
 
     @property
     def met(self):
         if not self.relation:
             return None
+        if self.value is None:
+            return False
         return self.value >= self.goal if self.relation == ">=" else self.value <= self.goal
 
     @property
@@ -30,14 +34,14 @@ class Row:
         sign = {">=": "≥", "<=": "≤", "": ""}[self.relation]
         target = f"{sign} {number(self.goal)}{self.unit}" if self.relation else ""
         verdict = {True: "yes", False: "NO", None: ""}[self.met]
-        return [self.case, self.what, self.ours, self.theirs, f"{number(self.value)}{self.unit}", target, verdict]
+        return [self.case, self.what, self.ours, self.theirs, "failed" if self.value is None else f"{number(self.value)}{self.unit}", target, verdict]
 
 
 HEADINGS = ["case", "what", "rdmfs", "compared with", "figure", "target", "met"]
 
 
 def number(value):
-    if value != value:
+    if value is None:
         return "-"
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -148,15 +152,14 @@ def as_json(rows):
 
 def chart(result):
     """Bars of how each figure stands to its target, on a logarithmic scale; the line in the middle is the target."""
-    rows = [row for row in all_rows(result) if row.relation and row.value == row.value]
-    left, width, step, top, reach = 470, 420, 22, 64, 8.0
+    rows = [row for row in all_rows(result) if row.relation]
+    left, width, step, top, reach = 570, 420, 22, 64, 8.0
     height = top + step * len(rows) + 50
 
     def place(factor):
         factor = min(max(factor, 1 / reach), reach)
         return left + width / 2 * (1 + log(factor) / log(reach))
 
-    from math import log
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 230}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
@@ -174,7 +177,9 @@ def chart(result):
         parts.append(f'<text x="{x:.1f}" y="{height - 16}" text-anchor="middle" fill="#555">{label}</text>')
     for line, row in enumerate(rows):
         y = top + step * line
-        if row.relation == ">=":
+        if row.value is None:
+            factor = 1 / reach
+        elif row.relation == ">=":
             factor = row.value / row.goal if row.goal else reach
         else:
             factor = row.goal / row.value if row.value > 0 else (reach if row.goal >= 0 else 1)
@@ -184,7 +189,8 @@ def chart(result):
         start, end = min(x, middle), max(x, middle)
         colour = "#2e7d4f" if row.met else "#b3402e"
         cells = row.cells
-        parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(f"{row.case}: {row.what}")}</text>')
+        label = f"{row.case}: {row.what}" + (f", to {row.against}" if row.against else "")
+        parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>')
         parts.append(f'<rect x="{start:.1f}" y="{y + 2}" width="{max(end - start, 2):.1f}" height="13" '
                      f'fill="{colour}"/>')
         parts.append(f'<text x="{left + width + 12}" y="{y + 12}">{escape(cells[4])} (target {escape(cells[5])})'
