@@ -56,18 +56,23 @@ def cold(bench):
 
 def wire(bench):
     """L2: 40 ms away with a cap on each connection, and a link that all share."""
-    size = max(bench.size // 4, 64 << 20)
-    record = bench.record("a file far away", [("far.bin", size)])
-    url = bench.sandbox.content_url(record, "far.bin")
+    def far(size):
+        """A file far away, and where curl finds it."""
+        record = bench.record("a file far away", [("far.bin", size)])
+        return size, record, bench.sandbox.content_url(record, "far.bin")
+
+    size, record, url = far(max(bench.size // 4, 64 << 20))
     bench.sandbox.wire(delay=40, each=25_000_000)
     few = max(size // 4, 16 << 20)
     alone = bench.rounds("one curl, 40 ms, 25 MB/s each", {"one curl": lambda: machine.curl(url, "-r", f"0-{few - 1}")},
                          min(2, bench.runs))["one curl"]
     for count in (4, 8):
+        # As long on the wire with each number of connections.
+        size, record, url = far(max(bench.size // 16, 16 << 20) * count)
         rdmfs = bench.rdmfs.with_options("--connections", count)
         rclones = [tool.with_options("--vfs-read-chunk-streams", count, "--vfs-read-chunk-size", "8M")
                    for tool in bench.plain_rclones]
-        tools = {"curls": lambda count=count: machine.parallel_curls(url, size, count)}
+        tools = {"curls": lambda: machine.parallel_curls(url, size, count)}
         for tool in [rdmfs, *rclones]:
             tools[tool.name] = lambda tool=tool: pass_over(bench, tool, record, "far.bin")
         samples = bench.rounds(f"{size >> 20} MiB, 40 ms, 25 MB/s each, {count} connections", tools,
@@ -80,6 +85,7 @@ def wire(bench):
                       [tool.name for tool in rclones], "rate")
     link = 125_000_000
     bench.sandbox.wire(delay=40, link=link)
+    size, record, url = far(max(bench.size // 4, 64 << 20))
     rclones = [tool.with_options("--vfs-read-chunk-streams", 4, "--vfs-read-chunk-size", "8M")
                for tool in bench.plain_rclones]
     tools = {"curl": lambda: machine.curl(url)}
