@@ -41,7 +41,7 @@ def end_on_signals():
     """Makes Ctrl-C, SIGTERM and SIGHUP end what was started."""
     def leave(number, _):
         sys.exit(128 + number)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     atexit.register(end_everything)
 
