@@ -134,7 +134,7 @@ def inodes(bench):
                 least = min(least, now)
             left = mount.memory("VmRSS")
         else:
-            bench.note("not root: the kernel's caches can't be dropped")
+            bench.note("not root: the kernel's caches can't be dropped, and so nothing is said of the target")
             left = after
         peak = mount.memory()
     machine.remove(mount.folder)
@@ -144,4 +144,5 @@ def inodes(bench):
     bench.keep(f"{seen:,} files visited", {"rdmfs": [
         {"before": before, "after": after, "left": left, "peak": peak, "seconds": seconds}]})
     bench.row(f"{seen:,} files visited, caches dropped", f"{before / mib:.0f} MiB at first, {after / mib:.0f} MiB after, "
-              f"{left / mib:.0f} MiB in the end", f"{seen / seconds:,.0f} files/s", left / mib, " MiB", "<=", 150)
+              f"{left / mib:.0f} MiB in the end", f"{seen / seconds:,.0f} files/s", left / mib, " MiB",
+              "<=" if os.geteuid() == 0 else "", 150)

@@ -138,10 +138,12 @@ def markdown(result):
     """The section between the markers."""
     machine = result["machine"]
     head = [f"{name}: {value}" for name, value in machine.items()]
-    measured = sorted({(found["date"], found["commit"], found["runs"], found["size"])
-                       for found in result["cases"].values()})
-    head += [f"measured {date} at {commit}, {runs} runs, large file {size / (1 << 30):.3g} GiB"
-             for date, commit, runs, size in measured]
+    alike = {}
+    for name, found in result["cases"].items():
+        alike.setdefault((found["date"][:10], found["commit"], found["runs"], found["size"]), []).append(
+            f"{name} (load before {found['load']})" if "load" in found else name)
+    head += [f"measured on {date} at {commit}, {runs} runs, large file {size / (1 << 30):.3g} GiB: {', '.join(names)}"
+             for (date, commit, runs, size), names in alike.items()]
     lines = "\n".join(f"- {line}" for line in head)
     return f"{BEGIN}\n{lines}\n\n{tables(result, markdown_table)}\n{END}"
 
