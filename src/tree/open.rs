@@ -139,6 +139,7 @@ impl Tree {
             }),
             Node::Document(Owner::Draft(id)) if intent.write => self.open_document(id, intent),
             Node::Document(owner) => self.open_document_to_read(owner),
+            Node::Sums(id) => self.open_sums(id),
             Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
