@@ -478,6 +478,7 @@ mod tests {
             have: 5,
             size: 9,
             rate: 1,
+            waiting: 0,
             note: Some("the server ignores ranges".into()),
         }];
         let seen = [Seen {

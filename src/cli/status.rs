@@ -245,6 +245,7 @@ mod tests {
             downloads: Vec::new(),
             cache: Cache::default(),
             staging: "/state".into(),
+            totals: crate::status::Totals::default(),
             rate_limit: None,
             inodes: 1,
             problems: Vec::new(),

@@ -183,6 +183,36 @@ pub(super) struct Found {
     pub(super) verified: bool,
 }
 
+/// What the map of a copy says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peeked {
+    /// The file's size.
+    pub(super) size: u64,
+    /// Bytes that are there.
+    pub(super) have: u64,
+    /// It is whole, and was compared with its checksum.
+    pub(super) is_verified: bool,
+}
+
+/// Looks at a copy without opening it for use. `None` if there is none, or what is there is of no use.
+pub(super) fn peek(names: &Names) -> Option<Peeked> {
+    let map = File::open(&names.map).ok()?;
+    let data = fs::metadata(&names.data).ok()?;
+    let mut header = [0; HEADER as usize];
+    map.read_exact_at(&mut header, 0).ok()?;
+    let size = data.len();
+    let is_whole = map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
+    if !is_whole || header[..FLAGS_AT as usize] != header_for(size)[..FLAGS_AT as usize] {
+        return None;
+    }
+    let presence = read_presence(&map, size).ok()?;
+    Some(Peeked {
+        size,
+        have: presence.bytes(),
+        is_verified: presence.missing() == 0 && header[FLAGS_AT as usize] & VERIFIED as u8 != 0,
+    })
+}
+
 /// The open files of one copy.
 #[derive(Debug)]
 pub(super) struct Blocks {

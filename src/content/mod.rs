@@ -18,6 +18,11 @@
 //! | `hashing` | the thread that hashes what came |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `evict` | room: what goes first |
+//! | `pins` | what the user wants to keep |
+//! | `chores`, `work` | what a user can have done to the cache, and how far it is |
+//! | `audit` | reading a copy against its checksums |
+//! | `inspect` | what lies in a cache folder |
+//! | `meter` | how much came, lately and in all |
 //! | `hosts` | what hosts can do, and how many downloads run |
 //!
 //! # Locks
@@ -26,19 +31,25 @@
 //! else. Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
+mod audit;
 mod blocks;
 mod budget;
+mod chores;
 mod evict;
 mod fetch;
 mod file;
 mod fill;
 mod hashing;
 mod hosts;
+mod inspect;
+mod meter;
+mod pins;
 mod plan;
 mod readahead;
 mod state;
 mod verify;
 mod width;
+mod work;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -53,7 +64,10 @@ use std::time::{Duration, Instant, SystemTime};
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
+pub use chores::Wanted;
 pub use file::{Content, Reader};
+pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
+pub use work::Work;
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
@@ -61,6 +75,8 @@ use crate::repository::model::{FilePlace, Md5};
 use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
 use hosts::{Hosts, Ranges, Slots};
+use meter::Tally;
+use pins::Pins;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -151,9 +167,24 @@ pub struct Usage {
     pub limit: u64,
     /// Files, whole and in part.
     pub files: u64,
+    /// Whether that is all, and not only what came since the cache was opened.
+    pub counted: bool,
+    /// Bytes of files that stay until they are unpinned.
+    pub pinned: u64,
+    /// Bytes of the disk that stay free.
+    pub kept_free: u64,
 }
 
-/// A download that is going on.
+/// What was read since the cache was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes that programs read and that were here when they asked.
+    pub from_cache: u64,
+    /// Bytes fetched.
+    pub from_network: u64,
+}
+
+/// A file that is being downloaded.
 #[derive(Clone, Debug)]
 pub struct DownloadStatus {
     /// Of what.
@@ -164,8 +195,10 @@ pub struct DownloadStatus {
     pub total: u64,
     /// Since when.
     pub started: SystemTime,
-    /// Bytes a second on average.
-    pub rate: f64,
+    /// Bytes a second, over the last seconds.
+    pub rate: u64,
+    /// Reads that wait for bytes.
+    pub waiting: usize,
     /// What is going on.
     pub note: &'static str,
 }
@@ -196,6 +229,8 @@ pub struct Store {
     idle: Condvar,
     stopping: AtomicBool,
     ledger: Ledger,
+    pins: Pins,
+    tally: Tally,
     budget: Arc<Budget>,
     trash_names: AtomicU64,
     /// Held until `shutdown`: two daemons must not write to one folder.
@@ -208,6 +243,18 @@ impl Store {
     /// # Errors
     /// `Local(EWOULDBLOCK)` if another daemon uses the folder; `Local` or `DiskFull` if it can't be written.
     pub fn open(settings: Settings, repository: Arc<Repository>) -> Result<Arc<Store>> {
+        let (store, leftovers) = Store::prepare(settings, repository)?;
+        let weak = Arc::downgrade(&store);
+        thread::Builder::new()
+            .name("rdmfs-cache".into())
+            .spawn(move || keep_house(&weak, leftovers))
+            .map_err(|error| Error::local("start the cache's thread", &error))?;
+        Ok(store)
+    }
+
+    /// All that somebody has to wait for: it takes no longer however much there is in the folder. What is left is done
+    /// in the background by `tidy_up`.
+    fn prepare(settings: Settings, repository: Arc<Repository>) -> Result<(Arc<Store>, Option<Trash>)> {
         let directory = &settings.directory;
         let fault = |error: &std::io::Error| Error::local(format!("cache {}", directory.display()), error);
         let root = directory.join("content");
@@ -236,6 +283,8 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(fault(&error)),
         }
         let store = Arc::new(Store {
+            pins: Pins::of(&root),
+            tally: Tally::default(),
             root,
             repository,
             table: Mutex::new(Table {
@@ -254,12 +303,17 @@ impl Store {
             settings,
         });
         let leftovers = store.take_unverified();
-        let weak = Arc::downgrade(&store);
-        thread::Builder::new()
-            .name("rdmfs-cache".into())
-            .spawn(move || keep_house(&weak, leftovers))
-            .map_err(|error| Error::local("start the cache's thread", &error))?;
-        Ok(store)
+        Ok((store, leftovers))
+    }
+
+    /// Deletes what an earlier daemon left, and counts what is there.
+    fn tidy_up(&self, leftovers: Option<Trash>) {
+        self.discard(leftovers);
+        let trash = fs::read_dir(self.root.join("trash"));
+        for file in trash.into_iter().flatten().flatten() {
+            Trash::new(file.path()).empty();
+        }
+        self.count();
     }
 
     /// The bytes that `identity` names, to be had at `place`. All who ask for the same get the same.
@@ -294,7 +348,26 @@ impl Store {
             bytes,
             limit: self.settings.limit,
             files,
+            counted: self.ledger.is_counted(),
+            pinned: self.pins.bytes(),
+            kept_free: evict::kept_free(&self.root, self.settings.keep_free),
         }
+    }
+
+    /// What was read since the cache was opened.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let (from_cache, from_network) = self.tally.get();
+        Totals {
+            from_cache,
+            from_network,
+        }
+    }
+
+    /// Whether a daemon is about to end: nothing that takes long should be begun.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_stopping()
     }
 
     /// What is being downloaded now.
@@ -302,7 +375,7 @@ impl Store {
     pub fn downloads(&self) -> Vec<DownloadStatus> {
         self.contents()
             .iter()
-            .flat_map(|content| content.downloads())
+            .filter_map(|content| content.download())
             .collect()
     }
 
@@ -376,6 +449,14 @@ impl Store {
         &self.ledger
     }
 
+    fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     fn keeps_nothing(&self) -> bool {
         self.settings.limit == 0
     }
@@ -425,6 +506,7 @@ impl Store {
 
     /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
     fn came(&self, host: &str, bytes: u64) -> bool {
+        self.tally.from_network.fetch_add(bytes, Ordering::Relaxed);
         let most = self.settings.connections;
         self.table.lock().hosts.came(host, bytes, Instant::now(), most)
     }
@@ -511,12 +593,7 @@ impl Drop for Store {
 /// The store's own thread: counts what is there, deletes what an earlier daemon left, and ends waits that last too long.
 fn keep_house(store: &Weak<Store>, leftovers: Option<Trash>) {
     if let Some(store) = store.upgrade() {
-        store.discard(leftovers);
-        let trash = fs::read_dir(store.root.join("trash"));
-        for file in trash.into_iter().flatten().flatten() {
-            Trash::new(file.path()).empty();
-        }
-        store.drop_closed(0);
+        store.tidy_up(leftovers);
     }
     loop {
         // Not held while waiting, so that the store can end.

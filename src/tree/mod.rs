@@ -6,6 +6,7 @@
 //! Lock order: `state` is a leaf; it is never held while another floor is called.
 
 mod change;
+mod chores;
 mod control;
 mod documents;
 mod drafts;
@@ -78,6 +79,7 @@ pub struct Tree {
     state: Mutex<State>,
     views: Views,
     labels: labels::Labels,
+    chores: chores::Chores,
 }
 
 struct State {
@@ -125,6 +127,7 @@ impl Tree {
             }),
             views: Views::default(),
             labels: labels::Labels::default(),
+            chores: chores::Chores::default(),
         }
     }
 

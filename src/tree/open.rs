@@ -277,11 +277,17 @@ impl Tree {
     ///
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
-    pub fn write(&self, ino: u64, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
+    pub fn write(
+        self: &Arc<Self>,
+        ino: u64,
+        handle: &Handle,
+        position: Position,
+        bytes: &[u8],
+    ) -> Result<()> {
         if let Handle::Commands(answer) = handle {
             let done = self.command(bytes);
             *answer.lock() = control::answer(&done);
-            return done;
+            return done.map(drop);
         }
         let (staged, writer) = handle.writer()?;
         writer.wake(staged);
@@ -411,18 +417,11 @@ impl Tree {
     }
 
     fn reader(&self, owner: &Owner, entry: &FileEntry) -> Reader {
-        let size = entry.size.unwrap_or(0);
         let place = FilePlace {
             owner: owner.clone(),
             key: Arc::clone(&entry.key),
         };
-        let identity = match entry.md5 {
-            Some(md5) => Identity::Md5 { md5, size },
-            None => Identity::Unverified {
-                tag: format!("{place} {:?}", entry.updated),
-                size,
-            },
-        };
+        let identity = identity_of(&place, entry);
         self.floors.content.content(identity, place).reader()
     }
 
@@ -508,6 +507,18 @@ impl Opened {
             keep_cache: false,
             direct: false,
         }
+    }
+}
+
+/// What names the bytes of a file.
+pub(super) fn identity_of(place: &FilePlace, entry: &FileEntry) -> Identity {
+    let size = entry.size.unwrap_or(0);
+    match entry.md5 {
+        Some(md5) => Identity::Md5 { md5, size },
+        None => Identity::Unverified {
+            tag: format!("{place} {:?}", entry.updated),
+            size,
+        },
     }
 }
 
