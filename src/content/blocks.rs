@@ -18,9 +18,11 @@ pub(super) const BLOCK: u64 = 256 * 1024;
 
 const MAGIC: &[u8; 8] = b"rdmfs-bk";
 const VERSION: u32 = 1;
-/// Magic, version, block size, file size, flags; the rest is zero.
+/// Magic, version, block size, file size, flags, whose copy it is; the rest is zero.
 const HEADER: u64 = 64;
 const FLAGS_AT: u64 = 24;
+const NAME_AT: u64 = 32;
+const NAME_END: u64 = 48;
 const VERIFIED: u32 = 1;
 const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
@@ -202,7 +204,7 @@ pub(super) fn peek(names: &Names) -> Option<Peeked> {
     map.read_exact_at(&mut header, 0).ok()?;
     let size = data.len();
     let is_whole = map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
-    if !is_whole || header[..FLAGS_AT as usize] != header_for(size)[..FLAGS_AT as usize] {
+    if !is_whole || !is_header_of(&header, names, size) {
         return None;
     }
     let presence = read_presence(&map, size).ok()?;
@@ -258,7 +260,7 @@ impl Blocks {
             return Ok(None);
         }
         map.read_exact_at(&mut header, 0)?;
-        if header[..FLAGS_AT as usize] != header_for(size)[..FLAGS_AT as usize] {
+        if !is_header_of(&header, names, size) {
             return Ok(None);
         }
         let verified = header[FLAGS_AT as usize] & VERIFIED as u8 != 0;
@@ -298,7 +300,7 @@ impl Blocks {
         data.set_len(size)?;
         let map = create(&names.map)?;
         map.set_len(HEADER + blocks_in(size) * ENTRY)?;
-        map.write_all_at(&header_for(size), 0)?;
+        map.write_all_at(&header_for(names, size), 0)?;
         Ok(Blocks {
             data,
             map,
@@ -396,12 +398,25 @@ impl Blocks {
     }
 }
 
-fn header_for(size: u64) -> [u8; HEADER as usize] {
+/// Whether a map's header is that of the copy with these names: a map that came under another's name describes blocks that
+/// are as they were written, and another file's.
+fn is_header_of(header: &[u8; HEADER as usize], names: &Names, size: u64) -> bool {
+    let expected = header_for(names, size);
+    let parts = [0..FLAGS_AT as usize, NAME_AT as usize..NAME_END as usize];
+    parts
+        .into_iter()
+        .all(|part| header[part.clone()] == expected[part])
+}
+
+fn header_for(names: &Names, size: u64) -> [u8; HEADER as usize] {
     let mut header = [0; HEADER as usize];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header[12..16].copy_from_slice(&(BLOCK as u32).to_le_bytes());
     header[16..24].copy_from_slice(&size.to_le_bytes());
+    let name = names.map.file_name().unwrap_or_default();
+    let digest = <md5::Md5 as md5::Digest>::digest(name.as_encoded_bytes());
+    header[NAME_AT as usize..NAME_END as usize].copy_from_slice(&digest);
     header
 }
 

@@ -4,7 +4,6 @@
 //! A reply must never be called, and neither network nor file data waited for, under the lock.
 
 use std::fs::File;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -215,8 +214,7 @@ impl Content {
                 _ if blocks.removals() != removals => {}
                 Ok(bytes) => {
                     if !ask.has_waited {
-                        let tally = &self.store.tally().from_cache;
-                        tally.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        self.store.tally().read(bytes.len() as u64);
                     }
                     return ask.answer(Ok(bytes));
                 }

@@ -57,12 +57,22 @@ impl Meter {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Read by programs, and there when they asked.
-    pub(super) from_cache: AtomicU64,
+    from_cache: AtomicU64,
     /// Fetched.
-    pub(super) from_network: AtomicU64,
+    from_network: AtomicU64,
 }
 
 impl Tally {
+    /// So many bytes were there for a program that asked for them.
+    pub(super) fn read(&self, bytes: u64) {
+        self.from_cache.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes came.
+    pub(super) fn fetched(&self, bytes: u64) {
+        self.from_network.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Both.
     pub(super) fn get(&self) -> (u64, u64) {
         (

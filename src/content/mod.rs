@@ -17,6 +17,7 @@
 //! | `width` | how many ranges at once pay |
 //! | `hashing` | the thread that hashes what came |
 //! | `verify` | the MD5 of bytes that come in any order |
+//! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
 //! | `pins` | what the user wants to keep |
 //! | `chores`, `work` | what a user can have done to the cache, and how far it is |
@@ -43,6 +44,7 @@ mod hashing;
 mod hosts;
 mod inspect;
 mod meter;
+mod opening;
 mod pins;
 mod plan;
 mod readahead;
@@ -52,13 +54,11 @@ mod width;
 mod work;
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use md5::Digest;
@@ -89,9 +89,6 @@ const WRONG_FOR: Duration = Duration::from_secs(30);
 
 /// How many wrong files to remember.
 const MOST_WRONG: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-
-/// How often waits are looked at. They are limited by many minutes.
-const LOOK_AT_WAITS: Duration = Duration::from_secs(5);
 
 /// How long `shutdown` waits for downloads; one may be in the middle of a request with a limit of its own.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -238,84 +235,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the cache, and makes its folder if need be.
-    ///
-    /// # Errors
-    /// `Local(EWOULDBLOCK)` if another daemon uses the folder; `Local` or `DiskFull` if it can't be written.
-    pub fn open(settings: Settings, repository: Arc<Repository>) -> Result<Arc<Store>> {
-        let (store, leftovers) = Store::prepare(settings, repository)?;
-        let weak = Arc::downgrade(&store);
-        thread::Builder::new()
-            .name("rdmfs-cache".into())
-            .spawn(move || keep_house(&weak, leftovers))
-            .map_err(|error| Error::local("start the cache's thread", &error))?;
-        Ok(store)
-    }
-
-    /// All that somebody has to wait for: it takes no longer however much there is in the folder. What is left is done
-    /// in the background by `tidy_up`.
-    fn prepare(settings: Settings, repository: Arc<Repository>) -> Result<(Arc<Store>, Option<Trash>)> {
-        let directory = &settings.directory;
-        let fault = |error: &std::io::Error| Error::local(format!("cache {}", directory.display()), error);
-        let root = directory.join("content");
-        for folder in [&root, &root.join(UNVERIFIED), &root.join("trash")] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(|error| fault(&error))?;
-        }
-        // It may have been made by somebody less careful: what was read from restricted records lies here.
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(|error| fault(&error))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(directory.join("content.lock"))
-            .map_err(|error| fault(&error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let what = format!("the cache {} is in use by another rdmfs", directory.display());
-                return Err(Error::new(Kind::Local(libc::EWOULDBLOCK), what));
-            }
-            Err(TryLockError::Error(error)) => return Err(fault(&error)),
-        }
-        let store = Arc::new(Store {
-            pins: Pins::of(&root),
-            tally: Tally::default(),
-            root,
-            repository,
-            table: Mutex::new(Table {
-                contents: HashMap::new(),
-                sweep_at: 64,
-                hosts: Hosts::default(),
-                slots: Slots::default(),
-                wrong: lru::LruCache::new(MOST_WRONG),
-            }),
-            idle: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            ledger: Ledger::new(),
-            budget: Budget::new(settings.memory),
-            trash_names: AtomicU64::new(0),
-            lock,
-            settings,
-        });
-        let leftovers = store.take_unverified();
-        Ok((store, leftovers))
-    }
-
-    /// Deletes what an earlier daemon left, and counts what is there.
-    fn tidy_up(&self, leftovers: Option<Trash>) {
-        self.discard(leftovers);
-        let trash = fs::read_dir(self.root.join("trash"));
-        for file in trash.into_iter().flatten().flatten() {
-            Trash::new(file.path()).empty();
-        }
-        self.count();
-    }
-
     /// The bytes that `identity` names, to be had at `place`. All who ask for the same get the same.
     #[must_use]
     pub fn content(self: &Arc<Self>, identity: Identity, place: FilePlace) -> Arc<Content> {
@@ -408,26 +327,6 @@ impl Store {
         table.contents.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Renames the folder of unverified copies away.
-    fn take_unverified(&self) -> Option<Trash> {
-        let folder = self.root.join(UNVERIFIED);
-        let gone = self.fresh_trash();
-        fs::rename(&folder, &gone).ok()?;
-        if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
-            log::warn!("cache: {}: {error}", folder.display());
-        }
-        Some(Trash::new(gone))
-    }
-
-    /// A name for something that is to be deleted.
-    fn fresh_trash(&self) -> PathBuf {
-        let number = self.trash_names.fetch_add(1, Ordering::Relaxed);
-        // With the process id: an earlier daemon may have left the same number.
-        self.root
-            .join("trash")
-            .join(format!("{}-{number}", std::process::id()))
-    }
-
     /// The content with this name if somebody holds it; else its files are renamed away at once, before somebody can.
     fn known_or_trashed(&self, stem: &str) -> Result<Arc<Content>, Option<Trash>> {
         let table = self.table.lock();
@@ -506,7 +405,6 @@ impl Store {
 
     /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
     fn came(&self, host: &str, bytes: u64) -> bool {
-        self.tally.from_network.fetch_add(bytes, Ordering::Relaxed);
         let most = self.settings.connections;
         self.table.lock().hosts.came(host, bytes, Instant::now(), most)
     }
@@ -587,24 +485,6 @@ impl Drop for Store {
         // No content is left, so no download and no wait either.
         self.stopping.store(true, Ordering::SeqCst);
         self.discard(self.take_unverified());
-    }
-}
-
-/// The store's own thread: counts what is there, deletes what an earlier daemon left, and ends waits that last too long.
-fn keep_house(store: &Weak<Store>, leftovers: Option<Trash>) {
-    if let Some(store) = store.upgrade() {
-        store.tidy_up(leftovers);
-    }
-    loop {
-        // Not held while waiting, so that the store can end.
-        thread::sleep(LOOK_AT_WAITS);
-        let Some(store) = store.upgrade() else { return };
-        if store.is_stopping() {
-            return;
-        }
-        for content in store.contents() {
-            content.expire();
-        }
     }
 }
 
