@@ -300,7 +300,8 @@ impl Store {
     /// Drops closed copies as far as needed, those unused for longest first. Returns what came free.
     pub(super) fn drop_closed(&self, more: u64) -> u64 {
         let ledger = self.ledger();
-        if ledger.is_fruitless() || ledger.busy.swap(true, Ordering::Acquire) {
+        // Once it stops, the folder may be another daemon's.
+        if self.is_stopping() || ledger.is_fruitless() || ledger.busy.swap(true, Ordering::Acquire) {
             return 0;
         }
         let freed = self.make_fit(more);
@@ -354,7 +355,7 @@ impl Store {
     /// Drops of the copies that were unused for longest at the last look, until `enough` bytes came free.
     fn drop_oldest(&self, enough: u64) -> u64 {
         let mut freed = 0;
-        while freed < enough {
+        while freed < enough && !self.is_stopping() {
             let Some(entry) = self.ledger().oldest.lock().pop() else {
                 break;
             };
