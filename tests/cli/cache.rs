@@ -475,3 +475,45 @@ fn work_that_nobody_asks_about_any_more_is_stopped() {
     wait_until("it is given up", || world.sandbox.in_flight() == 0);
     drop(child.wait_with_output());
 }
+
+#[test]
+fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
+    let world = World::new(&[16 * MIB, MIB], &[]);
+    let place = world.home.mountpoint();
+    let status = || -> Value {
+        let text = fs::read(place.join(".rdmfs/status.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    world.sandbox.set_content_mode(rdm_sandbox::ContentMode::Ignored);
+    world.sandbox.fault(
+        Fault::on(Route::Content)
+            .key("a")
+            .then(Effect::Bandwidth(4 * MIB)),
+    );
+    let reader = {
+        let path = world.file(0);
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            File::open(path)
+                .unwrap()
+                .read_exact_at(&mut byte, 15 * MIB)
+                .unwrap();
+        })
+    };
+    wait_until(
+        "it is shown with its speed, its reader and why it is slow",
+        || {
+            let download = &status()["downloads"][0];
+            download["size"] == 16 * MIB
+                && download["have"].as_u64().unwrap() > 0
+                && download["rate"].as_u64().unwrap() > 0
+                && download["waiting"].as_u64().unwrap() > 0
+                && download["note"].as_str().unwrap().contains("ignores ranges")
+        },
+    );
+    reader.join().unwrap();
+    fs::read(world.file(1)).unwrap();
+    let totals = status()["totals"].clone();
+    assert!(totals["from_network"].as_u64().unwrap() > 16 * MIB, "{totals:#}");
+    assert!(totals["requests"].as_u64().unwrap() >= 3, "{totals:#}");
+}
