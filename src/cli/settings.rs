@@ -277,6 +277,18 @@ fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
     }
 }
 
+/// Every directory in which a repository's cache may be, unless another was given.
+///
+/// # Errors
+/// If there is no home.
+pub fn cache_dirs() -> Result<Vec<PathBuf>> {
+    let base = user_dir("XDG_CACHE_HOME", ".cache", "/var/cache")?;
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    Ok(found)
+}
+
 fn user_state() -> Result<PathBuf> {
     user_dir("XDG_STATE_HOME", ".local/state", "/var/lib")
 }

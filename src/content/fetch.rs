@@ -293,6 +293,7 @@ impl<'a> Fetcher<'a> {
                 return Err(Break::Failed(self.changed(format!("more than {end} bytes came"))));
             }
             self.received += length;
+            self.store.tally().fetched(length);
             self.take(offset, &piece, blocks)?;
             offset += length;
             flow.bytes += length;

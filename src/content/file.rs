@@ -76,8 +76,18 @@ impl Content {
         }
     }
 
+    /// How many bytes are here.
+    pub(super) fn have(&self) -> u64 {
+        let state = self.state.lock();
+        if state.is_complete() {
+            state.size
+        } else {
+            state.presence.bytes()
+        }
+    }
+
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
-    pub(super) fn attempt(self: &Arc<Self>, ask: Ask) {
+    pub(super) fn attempt(self: &Arc<Self>, mut ask: Ask) {
         loop {
             let mut state = self.state.lock();
             if let Some(error) = state
@@ -93,6 +103,7 @@ impl Content {
                     drop(state);
                     return ask.fail(error);
                 }
+                ask.has_waited = true;
                 state.waiters.push(ask);
                 self.changed.notify_all();
                 let reader = state.waiters.last().map_or(0, |ask| ask.reader);
@@ -124,12 +135,17 @@ impl Content {
             self.start(start);
             let read = untrusted
                 .iter()
-                .try_for_each(|block| self.check(&blocks, *block, removals))
+                .try_for_each(|block| self.check(&blocks, *block, removals).map(drop))
                 .and_then(|()| Ok(blocks.read(ask.offset, (ask.end - ask.offset) as usize)?));
             match read {
                 // A block taken away meanwhile may have been read as zeros.
                 _ if blocks.removals() != removals => {}
-                Ok(bytes) => return ask.answer(Ok(bytes)),
+                Ok(bytes) => {
+                    if !ask.has_waited {
+                        self.store.tally().read(bytes.len() as u64);
+                    }
+                    return ask.answer(Ok(bytes));
+                }
                 Err(ReadFault::Damaged(_)) => {}
                 Err(ReadFault::Io(error)) => {
                     return ask.fail(Error::local(format!("read {} from the cache", self.stem), &error));
@@ -253,9 +269,15 @@ impl Content {
 
     /// Forgets the copy and takes its files away; they are to be deleted after unlocking.
     pub(super) fn drop_copy(&self, state: &mut State) -> Option<super::evict::Trash> {
+        let had = state.blocks().is_some();
+        let gone = self.drop_files(state);
+        had.then_some(gone).flatten()
+    }
+
+    /// As `drop_copy`, also if the files are of no use as a copy.
+    pub(super) fn drop_files(&self, state: &mut State) -> Option<super::evict::Trash> {
         let bytes = state.presence.bytes();
         let names = Names::new(self.store.root(), &self.stem);
-        let had = state.blocks().is_some();
         state.copy = if state.readers.is_empty() {
             Copy::Unopened
         } else {
@@ -265,7 +287,7 @@ impl Content {
         state.generation += 1;
         state.hash = None;
         state.handed_out = 0;
-        had.then(|| self.store.trash(&names, bytes)).flatten()
+        self.store.trash(&names, bytes)
     }
 
     /// Makes the copy on disk if there is none, for a download.
@@ -403,27 +425,26 @@ impl Content {
         }
     }
 
-    /// What is being downloaded.
-    pub(super) fn downloads(&self) -> Vec<DownloadStatus> {
+    /// How its download is, if it is being downloaded.
+    pub(super) fn download(&self) -> Option<DownloadStatus> {
         let state = self.state.lock();
-        state
-            .fetches
-            .iter()
-            .map(|fetch| DownloadStatus {
-                place: state.place.clone(),
-                have: state.presence.bytes(),
-                total: state.size,
-                started: std::time::SystemTime::now()
-                    .checked_sub(fetch.started.elapsed())
-                    .unwrap_or(std::time::UNIX_EPOCH),
-                rate: fetch.received as f64 / fetch.started.elapsed().as_secs_f64().max(0.001),
-                note: fetch.note.unwrap_or(match fetch.path {
-                    Path::Part { .. } => "reading a part",
-                    Path::Range { .. } | Path::Ahead => "reading ahead",
-                    Path::Whole => "reading the whole file",
-                }),
-            })
-            .collect()
+        let first = state.fetches.iter().min_by_key(|fetch| fetch.started)?;
+        let noted = state.fetches.iter().find_map(|fetch| fetch.note);
+        Some(DownloadStatus {
+            place: state.place.clone(),
+            have: state.presence.bytes(),
+            total: state.size,
+            started: std::time::SystemTime::now()
+                .checked_sub(first.started.elapsed())
+                .unwrap_or(std::time::UNIX_EPOCH),
+            rate: state.meter.rate(Instant::now()),
+            waiting: state.waiters.len(),
+            note: noted.unwrap_or(match first.path {
+                Path::Part { .. } => "reading a part",
+                Path::Range { .. } | Path::Ahead => "reading ahead",
+                Path::Whole => "reading the whole file",
+            }),
+        })
     }
 
     /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment.
@@ -509,22 +530,27 @@ impl Reader {
         }
     }
 
-    /// Waits until all of it is on disk and verified, for as long as bytes keep coming.
-    ///
-    /// # Errors
-    /// Why they don't.
-    pub fn fetch_all(&self) -> Result<()> {
-        let (tell, told) = mpsc::channel();
-        let reply = Box::new(move |result| {
-            // The receiver waits below.
-            let _ = tell.send(result);
-        });
+    /// Has all of it fetched and verified. `reply` is called when that is done, or with the reason why it can't be, at the
+    /// latest when the reader is dropped.
+    pub fn complete(&self, reply: Box<dyn FnOnce(Result<()>) + Send>) {
         self.content.attempt(Ask::new(
             self.id,
             0,
             self.content.size(),
             Purpose::Complete(reply),
         ));
+    }
+
+    /// Waits until all of it is on disk and verified, for as long as bytes keep coming.
+    ///
+    /// # Errors
+    /// Why they don't.
+    pub fn fetch_all(&self) -> Result<()> {
+        let (tell, told) = mpsc::channel();
+        self.complete(Box::new(move |result| {
+            // The receiver waits below.
+            let _ = tell.send(result);
+        }));
         // Bounded: every ask is answered, when it is done, when the download fails, by `expire` or by `stop`.
         told.recv()
             .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a read was forgotten")))

@@ -112,7 +112,10 @@ impl Fetcher<'_> {
             if let Some(fetch) = state.fetch(self.id) {
                 fetch.position = fetch.position.max(position);
                 fetch.filling = filled;
+                let more = received.saturating_sub(fetch.received);
                 fetch.received = received;
+                let now = state.progress;
+                state.meter.note(more, now);
             }
             state.take_ready()
         };

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::blocks::{BLOCK, Blocks, Presence, span_of};
 use super::budget::Share;
+use super::meter::Meter;
 use super::readahead::Pattern;
 use super::stamp::Stamp;
 use super::verify::OrderedHash;
@@ -70,6 +71,8 @@ pub(super) struct Ask {
     pub(super) end: u64,
     /// When.
     pub(super) since: Instant,
+    /// Its bytes were not there when it was asked.
+    pub(super) has_waited: bool,
     purpose: Option<Purpose>,
 }
 
@@ -81,6 +84,7 @@ impl Ask {
             offset,
             end,
             since: Instant::now(),
+            has_waited: false,
             purpose: Some(purpose),
         }
     }
@@ -265,6 +269,8 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// When bytes last came.
     pub(super) progress: Instant,
+    /// How fast they come.
+    pub(super) meter: Meter,
     next_id: u64,
 }
 
@@ -289,6 +295,7 @@ impl State {
             comparing: Vec::new(),
             queued: false,
             progress: Instant::now(),
+            meter: Meter::default(),
             next_id: 0,
         }
     }

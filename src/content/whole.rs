@@ -189,10 +189,15 @@ impl Content {
         true
     }
 
-    /// Compares a block with its CRC, and remembers the outcome.
-    pub(super) fn check(&self, blocks: &Arc<Blocks>, block: u64, removals: u64) -> Result<(), ReadFault> {
-        let read = blocks.read_checked(block).map(drop);
-        self.note_compared(blocks, block, removals, &read);
+    /// Reads a block and compares it with its CRC, and remembers the outcome.
+    pub(super) fn check(
+        &self,
+        blocks: &Arc<Blocks>,
+        block: u64,
+        removals: u64,
+    ) -> Result<Vec<u8>, ReadFault> {
+        let read = blocks.read_checked(block);
+        self.note_compared(blocks, block, removals, read.as_ref().map(drop));
         read
     }
 
@@ -201,7 +206,7 @@ impl Content {
         blocks: &Arc<Blocks>,
         block: u64,
         removals: u64,
-        compared: &Result<(), ReadFault>,
+        compared: Result<(), &ReadFault>,
     ) {
         let mut state = self.lock();
         // What is there now may be another copy than the one looked at.
@@ -395,7 +400,7 @@ impl Reader {
         for block in &task.untrusted {
             let (start, end) = span_of(*block, content.size());
             let compared = blocks.compare(*block, &bytes[(start - from) as usize..(end - from) as usize]);
-            content.note_compared(blocks, *block, removals, &compared);
+            content.note_compared(blocks, *block, removals, compared.as_ref().copied());
             compared.ok()?;
         }
         Some((bytes, from))

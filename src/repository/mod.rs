@@ -147,6 +147,12 @@ impl Repository {
         self.transport.pacer.last()
     }
 
+    /// How many requests were sent, of every kind.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.transport.sent.load(Ordering::Relaxed)
+    }
+
     /// The largest page this repository gives. Larger ones are asked for as this.
     #[must_use]
     pub fn largest_page(&self) -> u32 {

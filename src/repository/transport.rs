@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -133,6 +134,8 @@ pub(super) struct Transport {
     pub(super) limits: Limits,
     pub(super) pacer: Pacer,
     pub(super) proxy: Option<Url>,
+    /// Requests sent.
+    pub(super) sent: AtomicU64,
 }
 
 impl Transport {
@@ -194,6 +197,7 @@ impl Transport {
             limits,
             pacer: Pacer::default(),
             proxy,
+            sent: AtomicU64::new(0),
         })
     }
 
@@ -203,6 +207,7 @@ impl Transport {
 
     /// A request to the repository or to where it sent us; the token goes along only to its own origin.
     pub(super) fn request(&self, method: Method, url: &Url, with_token: bool) -> RequestBuilder {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let request = self.client.request(method, url.clone());
         match &self.authorization {
             Some(value) if with_token && Origin::of(url) == *self.base.origin() => {

@@ -6,6 +6,7 @@
 //! Lock order: `state` is a leaf; it is never held while another floor is called.
 
 mod change;
+mod chores;
 mod control;
 mod documents;
 mod drafts;
@@ -15,6 +16,7 @@ mod names;
 mod node;
 mod open;
 mod rename;
+mod sums;
 mod told;
 mod view;
 mod views;
@@ -77,6 +79,7 @@ pub struct Tree {
     state: Mutex<State>,
     views: Views,
     labels: labels::Labels,
+    chores: chores::Chores,
 }
 
 struct State {
@@ -102,6 +105,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 const STAGED: Duration = Duration::from_secs(1);
 /// The file with the metadata, in every record and draft.
 const DOCUMENT: &str = "record.json";
+/// The checksums of a record's files.
+const SUMS: &str = "md5sums.txt";
 /// What a user saved last as that, if the server did not accept it.
 const REJECTED: &str = "record.json.rejected";
 /// Why.
@@ -122,6 +127,7 @@ impl Tree {
             }),
             views: Views::default(),
             labels: labels::Labels::default(),
+            chores: chores::Chores::default(),
         }
     }
 
@@ -244,15 +250,18 @@ impl Tree {
                 REJECTED => Node::Rejected(id.clone()),
                 _ => Node::Reasons(id.clone()),
             })),
-            Node::Home(owner @ Owner::Record(_)) => {
-                fixed(name == "files", Node::Folder(owner.clone(), "".into()))
-            }
+            Node::Home(owner @ Owner::Record(id)) => Ok(match name {
+                "files" => Some(Node::Folder(owner.clone(), "".into())),
+                SUMS => Some(Node::Sums(id.clone())),
+                _ => None,
+            }),
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
             Node::Concept(_)
             | Node::Status
             | Node::Commands
             | Node::Document(_)
+            | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
             | Node::File(..) => Err(Error::call(libc::ENOTDIR)),
@@ -317,6 +326,7 @@ impl Tree {
                 Some(staged) => Ok(self.staged_attributes(node, &staged)),
                 None => Ok(self.entry_attributes(node, &*catalog.draft(id)?)),
             },
+            Node::Sums(id) => Ok(self.sums_attributes(id, &*catalog.record(id)?)),
             Node::Rejected(id) | Node::Reasons(id) => self.rejected_attributes(node, id),
             Node::Folder(owner, path) => {
                 // `files` is there even where it can't be listed, so that asking for it gives the reason.

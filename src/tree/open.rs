@@ -148,6 +148,7 @@ impl Tree {
             }),
             Node::Document(Owner::Draft(id)) if intent.write => self.open_document(id, intent),
             Node::Document(owner) => self.open_document_to_read(owner),
+            Node::Sums(id) => self.open_sums(id),
             Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
@@ -285,11 +286,17 @@ impl Tree {
     ///
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
-    pub fn write(&self, ino: u64, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
+    pub fn write(
+        self: &Arc<Self>,
+        ino: u64,
+        handle: &Handle,
+        position: Position,
+        bytes: &[u8],
+    ) -> Result<()> {
         if let Handle::Commands(answer) = handle {
             let done = self.command(bytes);
             *answer.lock() = control::answer(&done);
-            return done;
+            return done.map(drop);
         }
         let (staged, writer) = handle.writer()?;
         writer.wake(staged);
@@ -419,18 +426,11 @@ impl Tree {
     }
 
     fn reader(&self, owner: &Owner, entry: &FileEntry) -> Reader {
-        let size = entry.size.unwrap_or(0);
         let place = FilePlace {
             owner: owner.clone(),
             key: Arc::clone(&entry.key),
         };
-        let identity = match entry.md5 {
-            Some(md5) => Identity::Md5 { md5, size },
-            None => Identity::Unverified {
-                tag: format!("{place} {:?}", entry.updated),
-                size,
-            },
-        };
+        let identity = identity_of(&place, entry);
         self.floors.content.content(identity, place).reader()
     }
 
@@ -516,6 +516,18 @@ impl Opened {
             keep_cache: false,
             direct: false,
         }
+    }
+}
+
+/// What names the bytes of a file.
+pub(super) fn identity_of(place: &FilePlace, entry: &FileEntry) -> Identity {
+    let size = entry.size.unwrap_or(0);
+    match entry.md5 {
+        Some(md5) => Identity::Md5 { md5, size },
+        None => Identity::Unverified {
+            tag: format!("{place} {:?}", entry.updated),
+            size,
+        },
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::names::{self, Item, Layout};
 use super::node::{Attributes, Node};
-use super::{DOCUMENT, REASONS, REJECTED, Tree};
+use super::{DOCUMENT, REASONS, REJECTED, SUMS, Tree};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::repository::model::{FileEntry, Owner, RecordId};
@@ -145,6 +145,23 @@ impl View {
         Ok(keys)
     }
 
+    /// All files in a folder and below, by their paths from there, as they are shown.
+    pub(super) fn files_below(&self, path: &str) -> Vec<(String, &File)> {
+        let mut found = Vec::new();
+        let mut left = vec![(path.to_owned(), String::new())];
+        while let Some((folder, shown)) = left.pop() {
+            for (name, item) in self.layout.folder(&folder).into_iter().flatten() {
+                let shown = names::join(&shown, name);
+                match item {
+                    Item::Folder => left.push((names::join(&folder, name), shown)),
+                    Item::File(index) => found.push((shown, &self.files[index])),
+                }
+            }
+        }
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found
+    }
+
     /// The node a name in a folder stands for.
     pub(super) fn child(&self, owner: &Owner, path: &str, name: &str) -> Option<Node> {
         let item = self.layout.folder(path)?.get(name)?;
@@ -201,7 +218,7 @@ impl Tree {
             Node::Control => vec![own("control", Node::Commands), own("status.json", Node::Status)],
             Node::Records => self.list_records()?,
             Node::Drafts => self.list_drafts()?,
-            Node::Home(owner @ Owner::Record(_)) => {
+            Node::Home(owner @ Owner::Record(id)) => {
                 let entry = self.entry_of(owner)?;
                 let files = Node::Folder(owner.clone(), "".into());
                 vec![
@@ -209,6 +226,11 @@ impl Tree {
                         name: "files".to_owned(),
                         attributes: self.folder_attributes(&files, &entry),
                         node: files,
+                    },
+                    Line {
+                        name: SUMS.to_owned(),
+                        attributes: self.sums_attributes(id, &entry),
+                        node: Node::Sums(id.clone()),
                     },
                     self.document_line(owner, &entry),
                 ]
@@ -239,6 +261,7 @@ impl Tree {
             | Node::Status
             | Node::Commands
             | Node::Document(_)
+            | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
             | Node::File(..) => return Err(Error::call(libc::ENOTDIR)),

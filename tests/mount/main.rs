@@ -21,6 +21,7 @@ mod reading;
 mod real;
 mod remembered;
 mod rename;
+mod sums;
 mod support;
 mod tools;
 mod users;
