@@ -231,7 +231,7 @@ fn every_kind_of_server_gives_the_right_bytes_once() {
             world.bytes_sent()
         );
         assert!(
-            world.downloads().len() <= 3,
+            world.downloads().len() <= 8,
             "{mode:?}: {:?}",
             world.sandbox.requests()
         );
@@ -325,7 +325,7 @@ fn a_reader_that_reads_on_earns_a_stream() {
         }
     }
     assert!(reader.content().is_verified());
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert!(world.bytes_sent() <= 16 * MIB);
 }
 
@@ -345,7 +345,8 @@ fn a_stream_stays_within_its_window() {
     for offset in (4 * MIB..12 * MIB).step_by(PIECE as usize) {
         world.check(&reader, 0, offset, PIECE);
     }
-    assert!(world.sandbox.total() <= 4, "{:?}", world.sandbox.requests());
+    // Half a window each.
+    assert!(world.sandbox.total() <= 16, "{:?}", world.sandbox.requests());
 }
 
 /// A line on which one connection is slow: far away, and held back.
@@ -383,13 +384,13 @@ fn a_sequential_reader_is_fetched_for_over_parallel_ranges_and_every_byte_is_che
 }
 
 #[test]
-fn one_connection_is_one_stream() {
+fn over_one_connection_one_range_follows_the_other() {
     let world = World::new(ContentMode::Ranges, &[12 * MIB]);
     far_away(&world, 16 * MIB);
     let store = world.store_with(|settings| settings.connections = 1);
     let reader = world.open(&store, 0);
     assert_eq!(read_all_and_count(&world, &reader, 12 * MIB), 1);
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert_eq!(world.bytes_sent(), 12 * MIB);
 }
 

@@ -236,20 +236,13 @@ impl<'a> Fetcher<'a> {
         let count = blocks_in(self.size);
         let limit = match path {
             Path::Part { last } | Path::Range { last } => last + 1,
-            Path::Ahead | Path::Whole => count,
+            Path::Whole => count,
         };
         let from = match &self.filler {
             Some(filler) => filler.position(),
             None => {
                 let block = state.next_unclaimed(position.div_ceil(BLOCK), self.id)?;
-                let meets_another = path == Path::Ahead
-                    && (state.is_held(block, self.id)
-                        || state.fetches.iter().any(|other| {
-                            other.id != self.id
-                                && !matches!(other.path, Path::Part { .. })
-                                && state.comes_by(other, block * BLOCK)
-                        }));
-                if block >= limit || meets_another {
+                if block >= limit {
                     return None;
                 }
                 block * BLOCK
@@ -373,10 +366,13 @@ impl<'a> Fetcher<'a> {
         fetch.answered = true;
         match download.coverage {
             Coverage::Part { .. } => {
-                if fetch.path == Path::Whole {
-                    fetch.path = Path::Ahead;
-                }
                 fetch.note = None;
+                if fetch.path == Path::Whole {
+                    let path = plan::cut(&state, from);
+                    if let Some(fetch) = state.fetch(self.id) {
+                        fetch.path = path;
+                    }
+                }
             }
             Coverage::Whole { .. } if other_whole => {
                 // Everybody waits for that one, which taught the same.
@@ -399,6 +395,7 @@ impl<'a> Fetcher<'a> {
         }
         drop(state);
         self.content.replan();
+        self.content.plan_ahead();
         Ok((from, end))
     }
 
@@ -408,20 +405,15 @@ impl<'a> Fetcher<'a> {
             return false;
         }
         let mut state = self.content.lock();
-        let is_whole = state
-            .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Whole);
-        let next_block = offset.div_ceil(BLOCK);
-        let is_stream = state
-            .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Ahead);
-        if is_stream && state.is_held(next_block, self.id) {
+        let Some(path) = state.fetch(self.id).map(|fetch| fetch.path) else {
             return true;
-        }
-        let next = if is_whole {
-            state.presence.next_missing(offset / BLOCK)
-        } else {
-            state.next_unclaimed(offset / BLOCK, self.id)
+        };
+        let is_whole = path == Path::Whole;
+        let next = match path {
+            Path::Whole => state.presence.next_missing(offset / BLOCK),
+            Path::Part { last } | Path::Range { last } => state
+                .next_unclaimed(offset / BLOCK, self.id)
+                .filter(|block| *block <= last),
         };
         next.is_none_or(|block| {
             let next = block * BLOCK;
@@ -430,7 +422,8 @@ impl<'a> Fetcher<'a> {
         })
     }
 
-    /// Whether to go on; waits while the readers are far behind.
+    /// Whether to go on. A stream of the whole file waits while its readers are far behind, and while too many of the kind
+    /// go on that nobody waits for.
     fn may_go_on(&mut self) -> bool {
         let mut paused: Option<Instant> = None;
         let mut state = self.content.lock();
@@ -446,17 +439,17 @@ impl<'a> Fetcher<'a> {
                     if self.may_run_ahead {
                         return true;
                     }
+                    paused = None;
                 }
                 Verdict::Enough => {
                     if std::mem::take(&mut self.may_run_ahead) {
                         self.store.end_ahead();
                     }
+                    let since = *paused.get_or_insert_with(Instant::now);
+                    if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
+                        return false;
+                    }
                 }
-            }
-            let since = *paused.get_or_insert_with(Instant::now);
-            self.store.paused();
-            if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
-                return false;
             }
             self.content.wait(&mut state, LOOK);
         }

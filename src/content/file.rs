@@ -39,8 +39,10 @@ impl Content {
     /// Nothing is opened yet.
     pub(super) fn new(store: Arc<Store>, identity: Identity, stem: Arc<str>, place: FilePlace) -> Self {
         let checked = matches!(identity, Identity::Md5 { .. });
+        let mut state = State::new(place, identity.size(), checked);
+        state.has_room = identity.size() <= store.limits().most;
         Content {
-            state: Mutex::new(State::new(place, identity.size(), checked)),
+            state: Mutex::new(state),
             store,
             identity,
             stem,
@@ -207,7 +209,14 @@ impl Content {
 
     /// Plans anew for all that read on: more may be fetched at once now, or a range is about to end.
     pub(super) fn plan_ahead(self: &Arc<Self>) {
-        let start = plan::for_readers(&mut self.state.lock(), &mut View::of(self));
+        let start = {
+            let mut state = self.state.lock();
+            let first = self.store.first_window();
+            for reading in state.readers.values_mut() {
+                reading.pattern.widen(first);
+            }
+            plan::for_readers(&mut state, &mut View::of(self))
+        };
         self.start(start);
     }
 
@@ -485,7 +494,7 @@ impl Content {
                 rate: fetch.received as f64 / fetch.started.elapsed().as_secs_f64().max(0.001),
                 note: fetch.note.unwrap_or(match fetch.path {
                     Path::Part { .. } => "reading a part",
-                    Path::Range { .. } | Path::Ahead => "reading ahead",
+                    Path::Range { .. } => "reading ahead",
                     Path::Whole => "reading the whole file",
                 }),
             })
@@ -564,10 +573,7 @@ impl Reader {
         };
         let largest = store.window_of(reading.share.as_ref());
         reading.pattern.note(offset, length, largest);
-        let width = store.width();
-        if width > 1 {
-            reading.pattern.widen(largest.min(plan::WIDE * width as u64));
-        }
+        reading.pattern.widen(store.first_window());
         if is_complete || !reading.pattern.is_sequential() {
             reading.share = None;
         } else if reading.share.is_none() {

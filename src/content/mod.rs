@@ -405,10 +405,14 @@ impl Store {
         self.window().min(share / 4 * 3)
     }
 
+    /// The first window of a reader that reads on.
+    fn first_window(&self) -> u64 {
+        plan::FIRST_EACH * self.width() as u64
+    }
+
     /// How many ranges to fetch at once.
     fn width(&self) -> usize {
-        let width = self.table.lock().hosts.width();
-        width.min(self.settings.connections)
+        self.table.lock().hosts.width()
     }
 
     fn is_stopping(&self) -> bool {
@@ -420,17 +424,14 @@ impl Store {
     }
 
     fn answered(&self, host: &str, after: Duration) {
-        self.table.lock().hosts.answered(host, after);
+        let most = self.settings.connections;
+        self.table.lock().hosts.answered(host, after, most);
     }
 
-    /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
+    /// Bytes came. Tells whether more is to be asked for at once from now on.
     fn came(&self, host: &str, bytes: u64) -> bool {
         let most = self.settings.connections;
         self.table.lock().hosts.came(host, bytes, Instant::now(), most)
-    }
-
-    fn paused(&self) {
-        self.table.lock().hosts.paused(Instant::now());
     }
 
     fn begin_ending(&self) -> bool {

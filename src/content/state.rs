@@ -128,13 +128,11 @@ pub(super) enum Path {
         /// The last block.
         last: u64,
     },
-    /// The missing blocks up to and with `last`, ahead of a reader, beside others of the kind.
+    /// The missing blocks up to and with `last`, ahead of a reader, maybe beside others of the kind.
     Range {
         /// The last block.
         last: u64,
     },
-    /// All missing bytes from its position on, by open-ended ranges.
-    Ahead,
     /// The whole file, one stream from its first byte: every reader can wait for it.
     Whole,
 }
@@ -201,14 +199,8 @@ impl Fetch {
             && match self.path {
                 Path::Part { last } => byte < (last + 1) * BLOCK,
                 Path::Range { last } => byte < (floor + SOON).min((last + 1) * BLOCK),
-                Path::Ahead => byte < floor + SOON,
                 Path::Whole => true,
             }
-    }
-
-    /// Whether it was asked for on the way to `to`. A range that ends beyond a window began within it.
-    pub(super) fn begins_before(&self, to: u64) -> bool {
-        self.begin < to
     }
 
     /// Whether it will bring this block, if not soon: no other range is asked for then.
@@ -233,6 +225,8 @@ pub(super) struct State {
     pub(super) size: u64,
     /// Whether there is a checksum to compare with.
     pub(super) checked: bool,
+    /// Whether all of it has room in the cache.
+    pub(super) has_room: bool,
     /// Where to ask for the bytes: the place given last, as others may be gone by now.
     pub(super) place: FilePlace,
     /// The copy on disk.
@@ -268,6 +262,7 @@ impl State {
         State {
             size,
             checked,
+            has_room: true,
             place,
             copy: Copy::Unopened,
             presence: Presence::none(size),
@@ -391,18 +386,17 @@ impl State {
         Some(next)
     }
 
-    /// The first block from `from` on that is missing and that no download brings; `near` is how many blocks an open-ended
-    /// stream is left.
-    pub(super) fn next_unplanned(&self, from: u64, near: u64) -> Option<u64> {
+    /// The first block from `from` on that is missing and that no download brings.
+    pub(super) fn next_unplanned(&self, from: u64) -> Option<u64> {
         let mut next = self.presence.next_missing(from)?;
-        while let Some(end) = self.planned_to(next, near) {
+        while let Some(end) = self.planned_to(next) {
             next = self.presence.next_missing(end)?;
         }
         Some(next)
     }
 
     /// Where the blocks end that one download brings, if `block` is one of them.
-    fn planned_to(&self, block: u64, near: u64) -> Option<u64> {
+    fn planned_to(&self, block: u64) -> Option<u64> {
         self.fetches
             .iter()
             .filter(|fetch| fetch.generation == self.generation)
@@ -410,7 +404,6 @@ impl State {
                 let floor = fetch.floor() / BLOCK;
                 let end = match fetch.path {
                     Path::Part { last } | Path::Range { last } => last + 1,
-                    Path::Ahead => floor + near,
                     Path::Whole => u64::MAX,
                 };
                 (floor..end).contains(&block).then_some(end)
