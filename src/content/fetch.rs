@@ -182,7 +182,6 @@ impl<'a> Fetcher<'a> {
         let Some(blocks) = self.content.copy_to_fill(self.generation)? else {
             return Ok(());
         };
-        self.have_it_hashed(&blocks);
         let mut failures = 0;
         let mut last_progress = Instant::now();
         loop {
@@ -263,6 +262,7 @@ impl<'a> Fetcher<'a> {
         let mut flow = Flow::begin(asked.elapsed());
         self.store.answered(download.host(), flow.latency);
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
+        self.have_it_hashed(blocks);
         loop {
             if !self.may_go_on() {
                 return Err(Break::Stop);

@@ -1,17 +1,18 @@
-//! One file's bytes and its open readers: reads that are answered from disk or wait, and what becomes of them.
+//! One file's bytes: reads that are answered from disk or wait, and what becomes of them.
 //!
 //! `mount/` and `staging/` call `Content` and `Reader`; `fetch.rs` calls the rest when bytes came or a download ended.
 //! A reply must never be called, and neither network nor file data waited for, under the lock.
 
 use std::fs::File;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::blocks::{BLOCK, Blocks, Names, ReadFault};
 use super::plan;
-use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
+use super::reader::Reader;
+use super::state::{Ask, Copy, Path, Reading, State};
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
 use crate::repository::model::{FilePlace, Owner};
@@ -85,10 +86,7 @@ impl Content {
             },
         );
         drop(state);
-        Reader {
-            content: Arc::clone(self),
-            id,
-        }
+        Reader::new(Arc::clone(self), id)
     }
 
     /// The file on disk, if it is complete and, where it has a checksum, verified. Blocks that an earlier daemon wrote
@@ -338,7 +336,7 @@ impl Content {
         };
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
-        state.hash = None;
+        state.forget_hash();
         state.handed_out = false;
         had.then(|| self.store.trash(&names, bytes)).flatten()
     }
@@ -408,10 +406,11 @@ impl Content {
         }
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
-        state.hash = None;
+        state.forget_hash();
     }
 
-    fn close(self: &Arc<Self>, id: u64) {
+    /// A reader leaves.
+    pub(super) fn close(self: &Arc<Self>, id: u64) {
         let left = {
             let mut state = self.state.lock();
             state.readers.remove(&id);
@@ -533,79 +532,6 @@ impl Content {
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Content({})", self.stem)
-    }
-}
-
-/// One open handle of a file.
-#[derive(Debug)]
-pub struct Reader {
-    content: Arc<Content>,
-    id: u64,
-}
-
-impl Reader {
-    /// What is read.
-    #[must_use]
-    pub fn content(&self) -> &Arc<Content> {
-        &self.content
-    }
-
-    /// Reads. Answers at once if the bytes are on disk; else `reply` is called when they came, or with the reason why
-    /// they can't. Reads past the end are cut there. This never waits for the network.
-    pub fn read(&self, offset: u64, length: u32, reply: ReadReply) {
-        let size = self.content.size();
-        let end = offset.saturating_add(u64::from(length)).min(size);
-        if offset >= end {
-            return reply(Ok(Vec::new()));
-        }
-        self.note(offset, end - offset);
-        self.content
-            .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
-    }
-
-    /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
-    fn note(&self, offset: u64, length: u64) {
-        let store = &self.content.store;
-        let mut state = self.content.state.lock();
-        let is_complete = state.is_complete();
-        let Some(reading) = state.readers.get_mut(&self.id) else {
-            return;
-        };
-        let largest = store.window_of(reading.share.as_ref());
-        reading.pattern.note(offset, length, largest);
-        reading.pattern.widen(store.first_window());
-        if is_complete || !reading.pattern.is_sequential() {
-            reading.share = None;
-        } else if reading.share.is_none() {
-            reading.share = Some(store.budget.join());
-        }
-    }
-
-    /// Waits until all of it is on disk and verified, for as long as bytes keep coming.
-    ///
-    /// # Errors
-    /// Why they don't.
-    pub fn fetch_all(&self) -> Result<()> {
-        let (tell, told) = mpsc::channel();
-        let reply = Box::new(move |result| {
-            // The receiver waits below.
-            let _ = tell.send(result);
-        });
-        self.content.attempt(Ask::new(
-            self.id,
-            0,
-            self.content.size(),
-            Purpose::Complete(reply),
-        ));
-        // Bounded: every ask is answered, when it is done, when the download fails, by `expire` or by `stop`.
-        told.recv()
-            .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a read was forgotten")))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.content.close(self.id);
     }
 }
 

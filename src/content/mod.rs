@@ -6,7 +6,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `file` | one file's bytes, its readers, reads that wait |
+//! | `file` | one file's bytes, reads that wait |
+//! | `reader` | one open handle |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
@@ -23,7 +24,9 @@
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
+//! else. The budget has none. A content's condition variables (`changed` for paused downloads, `grown` for the thread that
+//! hashes and who waits for it) go with its state, the store's `idle` with the table; nothing else is held in such a wait.
+//! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
 mod blocks;
@@ -36,6 +39,7 @@ mod hashing;
 mod hosts;
 mod plan;
 mod readahead;
+mod reader;
 mod state;
 mod verify;
 mod width;
@@ -53,7 +57,8 @@ use std::time::{Duration, Instant, SystemTime};
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
-pub use file::{Content, Reader};
+pub use file::Content;
+pub use reader::Reader;
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
@@ -398,7 +403,7 @@ impl Store {
             .min((self.limits().most / 2).max(plan::SMALL))
     }
 
-    /// How far ahead a reader may be read that has this share. A range may begin within the window and end beyond it, so a
+    /// How far ahead a reader may be read that has this share. The last range of a large window may end beyond it, so a
     /// quarter of the share is kept for that.
     fn window_of(&self, share: Option<&Share>) -> u64 {
         let share = share.map_or_else(|| self.budget.next(), Share::bytes);
@@ -407,7 +412,7 @@ impl Store {
 
     /// The first window of a reader that reads on.
     fn first_window(&self) -> u64 {
-        plan::FIRST_EACH * self.width() as u64
+        plan::first_window(self.width())
     }
 
     /// How many ranges to fetch at once.

@@ -17,8 +17,14 @@ pub(super) const SMALL: u64 = 1024 * 1024;
 const SHORTEST: u64 = 512 * 1024;
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// For each range, how far to fetch ahead at first of a reader that reads on: what a connection brings in a round trip.
-pub(super) const FIRST_EACH: u64 = 512 * 1024;
+/// The last ranges of a file bring at least so much. Shorter ones would end together, but after a wait for each.
+const SHORTEST_LAST: u64 = 1024 * 1024;
+
+/// How far to fetch ahead at first of a reader that reads on. Whoever allows many connections wants them used at once.
+pub(super) fn first_window(width: usize) -> u64 {
+    let each = if width > 4 { 1024 * 1024 } else { 512 * 1024 };
+    each * width as u64
+}
 
 /// For each range, the window of somebody who waits for the whole file.
 const FOR_ALL: u64 = 8 * 1024 * 1024;
@@ -123,12 +129,14 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
         .get(&reader)
         .filter(|reading| reading.failed.is_none())
         .and_then(|reading| reading.pattern.ahead());
-    match ahead {
+    let start = match ahead {
         Some((position, to)) if !state.is_complete() && !state.queued => {
             for_window(state, position, to, around)
         }
         _ => Vec::new(),
-    }
+    };
+    state.count_ahead(reader);
+    start
 }
 
 /// The same for all readers, and for those that wait for the whole file.
@@ -193,7 +201,7 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
 /// file, so that all of them end at about the same time.
 fn range_blocks(state: &State, block: u64, window: u64, width: usize) -> u64 {
     let width = width as u64;
-    let rest = (state.size - block * BLOCK) / width;
+    let rest = ((state.size - block * BLOCK) / width).max(SHORTEST_LAST);
     // A single one leaves room in the window for its successor.
     let part = (window / width.max(2)).min(rest);
     part.clamp(SHORTEST.min(window), LONGEST).div_ceil(BLOCK)
@@ -491,6 +499,6 @@ mod tests {
         assert_eq!(all(0), LONGEST);
         let blocks = SIZE / BLOCK;
         assert_eq!(all(blocks - 32), 2 * SMALL, "a fourth of the last 8 MiB");
-        assert_eq!(all(blocks - 1), SHORTEST);
+        assert_eq!(all(blocks - 1), SHORTEST_LAST);
     }
 }

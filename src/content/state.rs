@@ -243,6 +243,10 @@ pub(super) struct State {
     pub(super) waiters: Vec<Ask>,
     /// Downloads.
     pub(super) fetches: Vec<Fetch>,
+    /// How many bytes of this copy were hashed.
+    pub(super) hashed: u64,
+    /// All of it was hashed and was right, although not all of it is there any more.
+    pub(super) proved: bool,
     /// The hash as far as it got, while no thread has it.
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
@@ -271,6 +275,8 @@ impl State {
             readers: HashMap::new(),
             waiters: Vec::new(),
             fetches: Vec::new(),
+            hashed: 0,
+            proved: false,
             hash: None,
             hasher: Hasher::Idle,
             handed_out: false,
@@ -321,9 +327,33 @@ impl State {
         None
     }
 
+    /// Whether nothing else is missing for the checksum. A file without room is hashed as it passes: what was hashed
+    /// may be gone again. What of it comes a second time was not hashed.
+    pub(super) fn completes(&self, block: u64) -> bool {
+        let from = match self.has_room || self.proved {
+            true => 0,
+            false => self.hashed / BLOCK,
+        };
+        self.presence.next_missing(from) == Some(block) && self.presence.next_missing(block + 1).is_none()
+    }
+
+    /// The first block that is about to be hashed, of a file without room: it and those after it have to stay until then.
+    pub(super) fn first_unhashed(&self) -> Option<u64> {
+        let next = self.hashed / BLOCK;
+        let is_followed = self.hasher == Hasher::Follows && !self.has_room && !self.proved;
+        (is_followed && self.presence.has(next)).then_some(next)
+    }
+
+    /// Forgets what was hashed.
+    pub(super) fn forget_hash(&mut self) {
+        self.hash = None;
+        self.hashed = 0;
+        self.proved = false;
+    }
+
     /// How far a block that is being written may be read. The block that completes the file only after the checksum.
     fn readable_end(&self, block: u64) -> Option<u64> {
-        if self.checked && self.presence.missing() <= 1 {
+        if self.checked && self.completes(block) {
             return None;
         }
         self.fetches
@@ -395,6 +425,28 @@ impl State {
         Some(next)
     }
 
+    /// Tells the budget what is there or on its way within a reader's window, and not yet read.
+    pub(super) fn count_ahead(&mut self, reader: u64) {
+        let ahead = self
+            .readers
+            .get(&reader)
+            .and_then(|reading| reading.pattern.ahead());
+        let bytes = ahead.map_or(0, |(position, to)| {
+            let end = match self.next_unplanned(position / BLOCK) {
+                Some(block) => (block * BLOCK).min(to),
+                None => to.min(self.size),
+            };
+            end.saturating_sub(position)
+        });
+        if let Some(share) = self
+            .readers
+            .get_mut(&reader)
+            .and_then(|reading| reading.share.as_mut())
+        {
+            share.count(bytes);
+        }
+    }
+
     /// Where the blocks end that one download brings, if `block` is one of them.
     fn planned_to(&self, block: u64) -> Option<u64> {
         self.fetches
@@ -448,7 +500,9 @@ impl State {
             return 0;
         }
         let (start, end) = span_of(block, self.size);
-        self.hash = None;
+        if self.has_room || block >= self.hashed / BLOCK {
+            self.forget_hash();
+        }
         let Some(blocks) = self.blocks().cloned() else {
             return 0;
         };

@@ -9,6 +9,7 @@ mod documents;
 mod drafts;
 mod faults;
 mod junk;
+mod killed;
 mod labels;
 mod lanes;
 mod large;
