@@ -113,10 +113,11 @@ impl Flow {
         }
     }
 
-    /// Whether the rest comes within a round trip, going by what came so far. A block more, as bytes come in batches.
+    /// Whether the rest comes within a round trip, going by what came so far. A little more, as bytes come in batches and
+    /// asking takes time too.
     fn is_last_round_trip(&self, rest: u64) -> bool {
         let rate = self.bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001);
-        rest as f64 <= rate * self.latency.as_secs_f64() + BLOCK as f64
+        rest as f64 <= rate * self.latency.as_secs_f64() * 1.25 + BLOCK as f64
     }
 }
 

@@ -202,8 +202,13 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
 fn range_blocks(state: &State, block: u64, window: u64, width: usize) -> u64 {
     let width = width as u64;
     let rest = ((state.size - block * BLOCK) / width).max(SHORTEST_LAST);
-    // A single one leaves room in the window for its successor.
-    let part = (window / width.max(2)).min(rest);
+    // A third of the window is left to those that are done before the first: else they would wait for it. A single one
+    // leaves room for its successor.
+    let part = match width {
+        1 => window / 2,
+        _ => window * 2 / (3 * width),
+    };
+    let part = part.min(rest);
     part.clamp(SHORTEST.min(window), LONGEST).div_ceil(BLOCK)
 }
 
@@ -495,7 +500,7 @@ mod tests {
     #[test]
     fn ranges_get_shorter_towards_the_end_of_the_file() {
         let (state, _) = with_reads(Some(Ranges::Honoured), 9, &[]);
-        let all = |from: u64| range_blocks(&state, from, 64 * SMALL, 4) * BLOCK;
+        let all = |from: u64| range_blocks(&state, from, 128 * SMALL, 4) * BLOCK;
         assert_eq!(all(0), LONGEST);
         let blocks = SIZE / BLOCK;
         assert_eq!(all(blocks - 32), 2 * SMALL, "a fourth of the last 8 MiB");

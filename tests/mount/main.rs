@@ -4,6 +4,7 @@
 
 mod closing;
 mod control;
+mod crowd;
 mod details;
 mod documents;
 mod drafts;
