@@ -48,9 +48,9 @@ fn what_was_whole_when_the_daemon_was_killed_is_not_fetched_again_and_nothing_wr
     sandbox.knobs(|knobs| knobs.bandwidth = None);
     sandbox.reset_counts();
     let again = mount_again(&sandbox, folder);
-    for n in 0..FILES {
+    for (n, bytes) in all.iter().enumerate() {
         assert!(
-            std::fs::read(again.path(path(n))).unwrap() == all[n],
+            std::fs::read(again.path(path(n))).unwrap() == *bytes,
             "{n}\n{}",
             again.log()
         );
