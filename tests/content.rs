@@ -221,7 +221,8 @@ const MODES: [ContentMode; 4] = [
 fn every_kind_of_server_gives_the_right_bytes_once() {
     for mode in MODES {
         let world = World::new(mode, &[5 * MIB + 17]);
-        let store = world.store();
+        // How many ranges there are at once depends on how busy this machine is.
+        let store = world.store_with(|settings| settings.connections = 1);
         let reader = world.open(&store, 0);
         world.check_all(&reader, 0);
         assert!(reader.content().is_verified(), "{mode:?}");
@@ -231,7 +232,7 @@ fn every_kind_of_server_gives_the_right_bytes_once() {
             world.bytes_sent()
         );
         assert!(
-            world.downloads().len() <= 3,
+            world.downloads().len() <= 8,
             "{mode:?}: {:?}",
             world.sandbox.requests()
         );
@@ -313,7 +314,7 @@ fn random_readers_get_their_blocks_and_no_more() {
 #[test]
 fn a_reader_that_reads_on_earns_a_stream() {
     let world = World::new(ContentMode::Ranges, &[16 * MIB]);
-    let store = world.store();
+    let store = world.store_with(|settings| settings.connections = 1);
     let reader = world.open(&store, 0);
     // Slightly out of order, as the kernel asks.
     for pair in 0..64 {
@@ -325,14 +326,17 @@ fn a_reader_that_reads_on_earns_a_stream() {
         }
     }
     assert!(reader.content().is_verified());
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert!(world.bytes_sent() <= 16 * MIB);
 }
 
 #[test]
 fn a_stream_stays_within_its_window() {
     let world = World::new(ContentMode::Ranges, &[64 * MIB]);
-    let store = world.store_with(|settings| settings.window = 2 * MIB);
+    let store = world.store_with(|settings| {
+        settings.window = 2 * MIB;
+        settings.connections = 1;
+    });
     let reader = world.open(&store, 0);
     for offset in (0..4 * MIB).step_by(PIECE as usize) {
         world.check(&reader, 0, offset, PIECE);
@@ -345,7 +349,8 @@ fn a_stream_stays_within_its_window() {
     for offset in (4 * MIB..12 * MIB).step_by(PIECE as usize) {
         world.check(&reader, 0, offset, PIECE);
     }
-    assert!(world.sandbox.total() <= 4, "{:?}", world.sandbox.requests());
+    // Half a window each.
+    assert!(world.sandbox.total() <= 16, "{:?}", world.sandbox.requests());
 }
 
 /// A line on which one connection is slow: far away, and held back.
@@ -383,13 +388,13 @@ fn a_sequential_reader_is_fetched_for_over_parallel_ranges_and_every_byte_is_che
 }
 
 #[test]
-fn one_connection_is_one_stream() {
+fn over_one_connection_one_range_follows_the_other() {
     let world = World::new(ContentMode::Ranges, &[12 * MIB]);
     far_away(&world, 16 * MIB);
     let store = world.store_with(|settings| settings.connections = 1);
     let reader = world.open(&store, 0);
     assert_eq!(read_all_and_count(&world, &reader, 12 * MIB), 1);
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert_eq!(world.bytes_sent(), 12 * MIB);
 }
 
@@ -435,6 +440,10 @@ fn ranges_that_come_out_of_order_are_checked_all_the_same() {
         .collect();
     assert!(!errors.is_empty() && errors.iter().all(|kind| *kind == Kind::Corrupt));
     assert!(!reader.content().is_verified());
+    drop(reader);
+    wait_for("nothing is kept of it", || {
+        files_below(&world.folder.path().join("cache/content")) == 0
+    });
 }
 
 #[test]
@@ -557,6 +566,87 @@ fn a_far_offset_of_a_server_without_ranges_costs_one_download_and_nothing_the_se
             Some("bytes=0-8388607".to_owned())
         ]
     );
+}
+
+#[test]
+fn without_ranges_a_reader_waits_for_its_own_bytes_only() {
+    let world = World::new(ContentMode::Ignored, &[24 * MIB]);
+    world.sandbox.knobs(|knobs| knobs.bandwidth = Some(8 * MIB));
+    let store = world.store();
+    let (far, near) = (world.open(&store, 0), world.open(&store, 0));
+    let told = ask(&far, 23 * MIB, 4096);
+    for offset in [0, 200 * KIB, MIB, 3 * MIB] {
+        world.check(&near, 0, offset, 4096);
+        assert!(told.try_recv().is_err(), "the stream is at {offset}");
+    }
+    assert!(told.recv_timeout(HANG).unwrap().unwrap() == world.expected(0, 23 * MIB, 4096));
+    assert_eq!(world.sandbox.total(), 1);
+}
+
+#[test]
+fn without_ranges_a_later_open_goes_on_from_the_cache() {
+    let world = World::new(ContentMode::Ignored, &[100 * MIB]);
+    world.sandbox.knobs(|knobs| knobs.bandwidth = Some(16 * MIB));
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    for offset in (0..3 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    drop(reader);
+    wait_for("the stream ends", || store.downloads().is_empty());
+    world.sandbox.reset_counts();
+    let reader = world.open(&store, 0);
+    for offset in (0..2 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    // What is there is read at once, and what is not is asked for from where it begins.
+    let first_missing = reader.content().size() - 1;
+    world.check(&reader, 0, first_missing, 1);
+    assert!(reader.content().is_verified());
+    let requests = world.sandbox.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    let range = requests[0].range.as_deref().unwrap();
+    let from: u64 = range["bytes=".len()..]
+        .split('-')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3 * MIB..100 * MIB).contains(&from), "{range}");
+}
+
+#[test]
+fn a_stream_that_breaks_is_asked_for_from_where_it_broke_and_skipped_through() {
+    let world = World::new(ContentMode::Ignored, &[6 * MIB]);
+    world.fault_once(Effect::ResetBody { after: 3 * MIB / 2 });
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    assert!(reader.content().is_verified());
+    let requests = world.sandbox.requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    let range = requests[1].range.as_deref().unwrap();
+    let from: u64 = range["bytes=".len()..]
+        .split('-')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=3 * MIB / 2).contains(&from), "{range}");
+    assert_eq!(requests[1].sent, 6 * MIB, "it was ignored");
+}
+
+#[test]
+fn a_reader_without_ranges_is_streamed_for_to_the_end_however_slowly_it_reads() {
+    let world = World::new(ContentMode::Ignored, &[24 * MIB]);
+    let store = world.store_with(|settings| settings.window = MIB);
+    let reader = world.open(&store, 0);
+    for offset in [0, PIECE, 2 * PIECE] {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    // A stream that paused would be given up, and the next begin at the first byte.
+    wait_for("all of it", || reader.content().is_verified());
+    assert_eq!(world.sandbox.total(), 1);
 }
 
 #[test]
@@ -1104,6 +1194,34 @@ fn a_file_larger_than_the_cache_can_be_read() {
         // And from the start again.
         world.check(&reader, 0, 0, PIECE);
         assert!(!reader.content().is_verified());
+    }
+}
+
+#[test]
+fn a_file_larger_than_the_cache_is_checked_as_it_passes() {
+    for mode in [ContentMode::Ranges, ContentMode::Ignored] {
+        for (limit, flipped) in [(6 * MIB, 0), (6 * MIB, 10 * MIB), (0, 24 * MIB - 1)] {
+            let world = World::new(mode, &[24 * MIB]);
+            world.fault(Effect::FlipByte { offset: flipped });
+            let store = world.store_with(|settings| {
+                settings.limit = limit;
+                settings.window = 3 * MIB;
+            });
+            let reader = world.open(&store, 0);
+            let mut errors = Vec::new();
+            for offset in (0..24 * MIB).step_by(PIECE as usize) {
+                errors.extend(read(&reader, offset, PIECE).err());
+            }
+            let kinds: Vec<Kind> = errors.iter().map(rdmfs::error::Error::kind).collect();
+            assert!(
+                kinds.contains(&Kind::Corrupt),
+                "{mode:?} with {limit}, at {flipped}: {kinds:?}"
+            );
+            drop(reader);
+            wait_for("nothing is kept of it", || {
+                files_below(&world.folder.path().join("cache/content")) == 0
+            });
+        }
     }
 }
 

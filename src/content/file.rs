@@ -1,16 +1,17 @@
-//! One file's bytes and its open readers: reads that are answered from disk or wait, and what becomes of them.
+//! One file's bytes: reads that are answered from disk or wait, and what becomes of them.
 //!
 //! `mount/` and `staging/` call `Content` and `Reader`; `fetch.rs` calls the rest when bytes came or a download ended.
 //! A reply must never be called, and neither network nor file data waited for, under the lock.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::blocks::{BLOCK, Blocks, Names, ReadFault};
 use super::plan;
-use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
+use super::reader::Reader;
+use super::state::{Ask, Copy, Path, Reading, State};
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
 use crate::repository::model::{FilePlace, Owner};
@@ -38,8 +39,10 @@ impl Content {
     /// Nothing is opened yet.
     pub(super) fn new(store: Arc<Store>, identity: Identity, stem: Arc<str>, place: FilePlace) -> Self {
         let checked = matches!(identity, Identity::Md5 { .. });
+        let mut state = State::new(place, identity.size(), checked);
+        state.has_room = identity.size() <= store.limits().most;
         Content {
-            state: Mutex::new(State::new(place, identity.size(), checked)),
+            state: Mutex::new(state),
             store,
             identity,
             stem,
@@ -70,10 +73,7 @@ impl Content {
             },
         );
         drop(state);
-        Reader {
-            content: Arc::clone(self),
-            id,
-        }
+        Reader::new(Arc::clone(self), id)
     }
 
     /// How many bytes are here.
@@ -156,7 +156,14 @@ impl Content {
 
     /// Plans anew for all that read on: more may be fetched at once now, or a range is about to end.
     pub(super) fn plan_ahead(self: &Arc<Self>) {
-        let start = plan::for_readers(&mut self.state.lock(), &mut View::of(self));
+        let start = {
+            let mut state = self.state.lock();
+            let first = self.store.first_window();
+            for reading in state.readers.values_mut() {
+                reading.pattern.widen(first);
+            }
+            plan::for_readers(&mut state, &mut View::of(self))
+        };
         self.start(start);
     }
 
@@ -285,7 +292,7 @@ impl Content {
         };
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
-        state.hash = None;
+        state.forget_hash();
         state.handed_out = 0;
         self.store.trash(&names, bytes)
     }
@@ -355,10 +362,11 @@ impl Content {
         }
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
-        state.hash = None;
+        state.forget_hash();
     }
 
-    fn close(self: &Arc<Self>, id: u64) {
+    /// A reader leaves.
+    pub(super) fn close(self: &Arc<Self>, id: u64) {
         let left = {
             let mut state = self.state.lock();
             state.readers.remove(&id);
@@ -441,7 +449,7 @@ impl Content {
             waiting: state.waiters.len(),
             note: noted.unwrap_or(match first.path {
                 Path::Part { .. } => "reading a part",
-                Path::Range { .. } | Path::Ahead => "reading ahead",
+                Path::Range { .. } => "reading ahead",
                 Path::Whole => "reading the whole file",
             }),
         })
@@ -479,87 +487,6 @@ impl Content {
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Content({})", self.stem)
-    }
-}
-
-/// One open handle of a file.
-#[derive(Debug)]
-pub struct Reader {
-    pub(super) content: Arc<Content>,
-    pub(super) id: u64,
-}
-
-impl Reader {
-    /// What is read.
-    #[must_use]
-    pub fn content(&self) -> &Arc<Content> {
-        &self.content
-    }
-
-    /// Reads. Answers at once if the bytes are on disk; else `reply` is called when they came, or with the reason why
-    /// they can't. Reads past the end are cut there. This never waits for the network.
-    pub fn read(&self, offset: u64, length: u32, reply: ReadReply) {
-        let size = self.content.size();
-        let end = offset.saturating_add(u64::from(length)).min(size);
-        if offset >= end {
-            return reply(Ok(Vec::new()));
-        }
-        self.note(offset, end - offset);
-        self.content
-            .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
-    }
-
-    /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
-    fn note(&self, offset: u64, length: u64) {
-        let store = &self.content.store;
-        let mut state = self.content.state.lock();
-        let is_complete = state.is_complete();
-        let Some(reading) = state.readers.get_mut(&self.id) else {
-            return;
-        };
-        let largest = store.window_of(reading.share.as_ref());
-        reading.pattern.note(offset, length, largest);
-        let width = store.width();
-        if width > 1 {
-            reading.pattern.widen(largest.min(plan::WIDE * width as u64));
-        }
-        if is_complete || !reading.pattern.is_sequential() {
-            reading.share = None;
-        } else if reading.share.is_none() {
-            reading.share = Some(store.budget.join());
-        }
-    }
-
-    /// Has all of it fetched and verified. `reply` is called when that is done, or with the reason why it can't be, at the
-    /// latest when the reader is dropped.
-    pub fn complete(&self, reply: Box<dyn FnOnce(Result<()>) + Send>) {
-        self.content.attempt(Ask::new(
-            self.id,
-            0,
-            self.content.size(),
-            Purpose::Complete(reply),
-        ));
-    }
-
-    /// Waits until all of it is on disk and verified, for as long as bytes keep coming.
-    ///
-    /// # Errors
-    /// Why they don't.
-    pub fn fetch_all(&self) -> Result<()> {
-        let (tell, told) = mpsc::channel();
-        self.complete(Box::new(move |result| {
-            // The receiver waits below.
-            let _ = tell.send(result);
-        }));
-        // Bounded: every ask is answered, when it is done, when the download fails, by `expire` or by `stop`.
-        told.recv()
-            .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a read was forgotten")))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.content.close(self.id);
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `file` | one file's bytes, its readers, reads that wait |
+//! | `file` | one file's bytes, reads that wait |
+//! | `reader` | one open handle |
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
@@ -31,7 +32,10 @@
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. (The queue of copies to compare has a third, which is held with no other.) Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
+//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. A content's
+//! condition variables (`changed` for paused downloads, `grown` for the thread that hashes and who waits for it) go with
+//! its state, the store's `idle` with the table; nothing else is held in such a wait.
+//! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
 mod audit;
@@ -50,6 +54,7 @@ mod opening;
 mod pins;
 mod plan;
 mod readahead;
+mod reader;
 mod stamp;
 mod state;
 mod verify;
@@ -69,8 +74,9 @@ use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
 pub use chores::Wanted;
-pub use file::{Content, Reader};
+pub use file::Content;
 pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
+pub use reader::Reader;
 pub use whole::HandedOut;
 pub use work::Work;
 
@@ -389,17 +395,21 @@ impl Store {
             .min((self.limits().most / 2).max(plan::SMALL))
     }
 
-    /// How far ahead a reader may be read that has this share. A range may begin within the window and end beyond it, so a
+    /// How far ahead a reader may be read that has this share. The last range of a large window may end beyond it, so a
     /// quarter of the share is kept for that.
     fn window_of(&self, share: Option<&Share>) -> u64 {
         let share = share.map_or_else(|| self.budget.next(), Share::bytes);
         self.window().min(share / 4 * 3)
     }
 
+    /// The first window of a reader that reads on.
+    fn first_window(&self) -> u64 {
+        plan::first_window(self.width())
+    }
+
     /// How many ranges to fetch at once.
     fn width(&self) -> usize {
-        let width = self.table.lock().hosts.width();
-        width.min(self.settings.connections)
+        self.table.lock().hosts.width()
     }
 
     fn is_stopping(&self) -> bool {
@@ -411,17 +421,14 @@ impl Store {
     }
 
     fn answered(&self, host: &str, after: Duration) {
-        self.table.lock().hosts.answered(host, after);
+        let most = self.settings.connections;
+        self.table.lock().hosts.answered(host, after, most);
     }
 
-    /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
+    /// Bytes came. Tells whether more is to be asked for at once from now on.
     fn came(&self, host: &str, bytes: u64) -> bool {
         let most = self.settings.connections;
         self.table.lock().hosts.came(host, bytes, Instant::now(), most)
-    }
-
-    fn paused(&self) {
-        self.table.lock().hosts.paused(Instant::now());
     }
 
     fn begin_ending(&self) -> bool {

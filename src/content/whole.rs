@@ -15,7 +15,8 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
-use super::file::{Content, Reader};
+use super::file::Content;
+use super::reader::Reader;
 use super::stamp::Stamp;
 use super::state::{Copy, State};
 use super::{Identity, Result, Store};

@@ -4,11 +4,13 @@
 
 mod closing;
 mod control;
+mod crowd;
 mod details;
 mod documents;
 mod drafts;
 mod faults;
 mod junk;
+mod killed;
 mod labels;
 mod lanes;
 mod large;
