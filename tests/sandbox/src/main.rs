@@ -19,6 +19,8 @@ Usage: rdm-sandbox [OPTIONS]
   --latency MS         wait before each answer
   --bandwidth BYTES    send file content at so many bytes per second
   --big-size BYTES     size of the large sample file (default: 300000000)
+  --records N          add N generated records ...
+  --files M            ... with M small files each (default: 1)
   --env-file FILE      write INVENIORDM_URL= and INVENIORDM_TOKEN= lines there
 
 Prints `ready URL` once it answers. Tokens: alice-token (owner of the samples), bob-token and
@@ -29,6 +31,8 @@ knobs and records. Stops at SIGTERM and SIGINT.";
 struct Arguments {
     options: Options,
     empty: bool,
+    records: usize,
+    files: usize,
     env_file: Option<PathBuf>,
 }
 
@@ -37,6 +41,8 @@ impl Arguments {
         let mut arguments = Arguments {
             options: Options::default(),
             empty: false,
+            records: 0,
+            files: 1,
             env_file: None,
         };
         while let Some(word) = words.next() {
@@ -60,6 +66,8 @@ impl Arguments {
                 "--latency" => options.knobs.latency = Duration::from_millis(number(&name, &value()?)?),
                 "--bandwidth" => options.knobs.bandwidth = Some(number(&name, &value()?)?),
                 "--big-size" => options.big_size = number(&name, &value()?)?,
+                "--records" => arguments.records = number(&name, &value()?)?,
+                "--files" => arguments.files = number(&name, &value()?)?,
                 "--env-file" => arguments.env_file = Some(value()?.into()),
                 _ => return Err(format!("unknown argument {name}")),
             }
@@ -86,6 +94,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
     if !arguments.empty {
         sandbox.seed_samples();
     }
+    sandbox.publish_many(arguments.records, arguments.files);
     if let Some(file) = arguments.env_file {
         std::fs::write(
             file,
