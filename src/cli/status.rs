@@ -111,6 +111,13 @@ fn status_text(head: &str, status: &Status) -> String {
         "{head}\n  {user}{mode}, since {}, pid {}",
         status.started, status.pid
     );
+    if let Some(offline) = &status.offline {
+        let shown = match &offline.known_at {
+            Some(time) => format!(", showing what was known at {time}"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "  offline since {}{shown}", offline.since);
+    }
     text.push_str(&uploads_text(&status.uploads));
     for download in &status.downloads {
         let _ = write!(
@@ -246,6 +253,7 @@ mod tests {
             cache: Cache::default(),
             staging: "/state".into(),
             rate_limit: None,
+            offline: None,
             inodes: 1,
             problems: Vec::new(),
         };
