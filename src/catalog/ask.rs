@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::entry::{list_from_text, list_to_text};
 use super::store::Kept;
 use super::{
-    Catalog, Entry, Ids, Keeping, KnownFiles, Listed, NEWEST, Offline, STALE, Said, Search, Source, Store, Topic,
-    Way, is_silence,
+    Catalog, Entry, Ids, Keeping, KnownFiles, Listed, NEWEST, Offline, STALE, Said, Search, Source, Store,
+    Topic, Way, is_silence,
 };
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Owner, Record, RecordId};
@@ -114,7 +114,12 @@ impl Catalog {
         self.said(known, || {
             let listed = Listed::now(self.repository.record_files(id)?);
             if let Some(store) = &self.store {
-                store.save(Topic::Files, id.as_str(), listed.asked, list_to_text(&listed.files));
+                store.save(
+                    Topic::Files,
+                    id.as_str(),
+                    listed.asked,
+                    list_to_text(&listed.files),
+                );
             }
             Ok(Arc::new(listed))
         })
@@ -152,11 +157,7 @@ impl Catalog {
     }
 
     /// What is known while it is current; else what is asked for; and if there is no answer, what is known all the same.
-    fn said<V: Dated>(
-        &self,
-        known: Option<Arc<V>>,
-        ask: impl FnOnce() -> Result<Arc<V>>,
-    ) -> Result<Said<V>> {
+    fn said<V: Dated>(&self, known: Option<Arc<V>>, ask: impl FnOnce() -> Result<Arc<V>>) -> Result<Said<V>> {
         if let Some(value) = &known
             && let Some(life) = self.life_left(value.asked())
         {
@@ -260,7 +261,11 @@ impl Catalog {
         let Some(store) = &self.store else {
             return;
         };
-        let topic = if entry.is_whole() { Topic::Record } else { Topic::Hit };
+        let topic = if entry.is_whole() {
+            Topic::Record
+        } else {
+            Topic::Hit
+        };
         store.save(topic, entry.id.as_str(), entry.asked, entry.document.clone());
         if entry.id != *id {
             let latest = entry.id.to_string();

@@ -149,4 +149,3 @@ impl Weigh for Entry {
         self.document.len() + self.title.len() + files
     }
 }
-

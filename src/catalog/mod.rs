@@ -239,10 +239,7 @@ impl Catalog {
                 KnownFiles::Listed(files) => Some(Arc::clone(files)),
                 _ => self.files.peek(owner).map(|listed| Arc::clone(&listed.files)),
             },
-            Owner::Draft(id) => self
-                .draft_files
-                .peek(id)
-                .map(|listed| Arc::clone(&listed.files)),
+            Owner::Draft(id) => self.draft_files.peek(id).map(|listed| Arc::clone(&listed.files)),
         }
     }
 

@@ -156,7 +156,10 @@ impl Store {
                 ..kept
             }),
             _ => {
-                log::warn!("{} is damaged or of another version: it is dropped", path.display());
+                log::warn!(
+                    "{} is damaged or of another version: it is dropped",
+                    path.display()
+                );
                 self.send(Job::Remove(path), 0);
                 None
             }
@@ -345,7 +348,9 @@ fn collect(folder: &Path, files: &mut Vec<(SystemTime, u64, PathBuf)>) {
 
 /// `rdmfs-catalog-1 TOPIC NAME MILLISECONDS CHECKSUM`, the checksum over the words before it and the text.
 fn head(topic: Topic, name: &str, asked: SystemTime, text: &[u8]) -> String {
-    let millis = asked.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let millis = asked
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     let words = format!("{MAGIC} {} {name} {millis}", topic.word());
     let sum = sum(&words, text);
     format!("{words} {sum:08x}\n")
@@ -454,7 +459,12 @@ mod tests {
         wrong.push([head(Topic::Files, "a1", time(), b"text").as_bytes(), b"text"].concat());
         for bytes in wrong {
             fs::write(&path, &bytes).unwrap();
-            assert_eq!(load(&cache, "account"), None, "{}", String::from_utf8_lossy(&bytes));
+            assert_eq!(
+                load(&cache, "account"),
+                None,
+                "{}",
+                String::from_utf8_lossy(&bytes)
+            );
             assert!(!path.exists(), "it is removed");
         }
         fs::write(&path, good).unwrap();

@@ -413,8 +413,18 @@ mod tests {
     fn an_answer_that_is_not_enough_is_asked_for_again() {
         let table = table(HOUR);
         table.put(&"a", 1);
-        assert_eq!(*table.get_if(&"a", |known| *known == 1, || never().map(Said::from)).unwrap(), 1);
-        assert_eq!(*table.get_if(&"a", |known| *known == 2, || Ok(Said::from(2))).unwrap(), 2);
+        assert_eq!(
+            *table
+                .get_if(&"a", |known| *known == 1, || never().map(Said::from))
+                .unwrap(),
+            1
+        );
+        assert_eq!(
+            *table
+                .get_if(&"a", |known| *known == 2, || Ok(Said::from(2)))
+                .unwrap(),
+            2
+        );
     }
 
     #[test]

@@ -12,10 +12,10 @@ use clap::Args;
 
 use crate::cli::probe::{self, Answer};
 use crate::cli::report::{self, Report};
+use crate::cli::server::Server;
 use crate::cli::settings::{SourceArgs, Sources};
 use crate::cli::sources::{self, Layer};
 use crate::cli::units::{Size, Span};
-use crate::cli::server::Server;
 use crate::cli::{fuse, guard, mountpoint, server, terminal};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};

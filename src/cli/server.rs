@@ -37,11 +37,15 @@ pub fn check(settings: &MountSettings) -> Result<Server> {
             None => Ok(()),
         });
     match asked {
-        Ok(()) => Ok(server(settings.token.as_ref().map_or(guest, |_| "signed in"), None)),
-        Err(error)
-            if is_silence(&error) && Catalog::is_kept(&mount::keeping(settings, repository.url())) =>
-        {
-            let user = settings.token.as_ref().map_or(guest, |_| "with a token that is not checked");
+        Ok(()) => Ok(server(
+            settings.token.as_ref().map_or(guest, |_| "signed in"),
+            None,
+        )),
+        Err(error) if is_silence(&error) && Catalog::is_kept(&mount::keeping(settings, repository.url())) => {
+            let user = settings
+                .token
+                .as_ref()
+                .map_or(guest, |_| "with a token that is not checked");
             Ok(server(user, Some(error)))
         }
         Err(error) => Err(error),

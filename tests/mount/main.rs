@@ -14,6 +14,7 @@ mod lanes;
 mod large;
 mod leftovers;
 mod names;
+mod offline;
 mod politeness;
 mod published;
 mod races;

@@ -283,7 +283,10 @@ pub(crate) fn delete(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::locked().into());
     }
     let draft = store.draft_mut(&call.target.id)?;
-    draft.files.entries_mut().retain(|entry| entry.key != call.target.key);
+    draft
+        .files
+        .entries_mut()
+        .retain(|entry| entry.key != call.target.key);
     if draft.files.default_preview.as_deref() == Some(call.target.key.as_str()) {
         draft.files.default_preview = None;
     }

@@ -232,7 +232,10 @@ async fn receive(app: &App, call: &mut Call, free: u64) -> Result<Blob, Failure>
                     Cut::TooLarge | Cut::Stall => false,
                 };
                 if gone && let Ok(draft) = app.store.lock().draft_mut(&call.target.id) {
-                    draft.files.entries_mut().retain(|entry| entry.key != call.target.key);
+                    draft
+                        .files
+                        .entries_mut()
+                        .retain(|entry| entry.key != call.target.key);
                 }
                 return Err(cut.into());
             }
