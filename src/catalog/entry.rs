@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::timed::Weigh;
 use super::{FileList, document};
 use crate::error::Result;
+use crate::memory;
 use crate::repository::model::{FileEntry, FileStatus, Files, Record, RecordId};
 
 /// What the tree needs of a record or draft.
@@ -61,6 +62,8 @@ impl Entry {
     /// What the repository says now.
     pub(super) fn new(mut record: Record, source: Source) -> Self {
         let document = document::render(record.take_document());
+        // What it was made from takes several times its room.
+        memory::freed(document.len() * 6);
         Entry::made(record, document, source, SystemTime::now())
     }
 

@@ -11,6 +11,7 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 
 /// How much memory a value takes, roughly, in bytes.
 pub trait Weigh {
@@ -272,6 +273,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         // The newest stays even if it alone is over the capacity: somebody is about to use it.
         while state.weight > self.capacity && state.known.len() > 1 {
             if let Some((_, old)) = state.known.pop_lru() {
+                memory::freed(old.weight);
                 state.weight -= old.weight;
             }
         }

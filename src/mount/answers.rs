@@ -9,10 +9,13 @@ use std::time::SystemTime;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, Notifier, ReplyEmpty, ReplyEntry,
 };
+use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::handles::Handles;
+use super::listings::{Folder, Told};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
+use crate::tree::{Access, Attributes, Found, Handle, Kind, Opened, Tree};
 
 /// Numbers are never used twice, so all are of the first generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -25,7 +28,9 @@ const PREFERRED_READ: u32 = 128 << 10;
 pub(super) struct Shared {
     pub(super) tree: Arc<Tree>,
     pub(super) files: Handles<Handle>,
-    pub(super) folders: Handles<Listing>,
+    pub(super) folders: Handles<Folder>,
+    /// Published folders of which the kernel was told everything, by their numbers.
+    pub(super) told: Mutex<LruCache<u64, Told>>,
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// To tell the kernel what it must not rely on any more. Set as soon as there is a session.
@@ -81,7 +86,7 @@ impl Shared {
         self.files.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
     }
 
-    pub(super) fn folder(&self, fh: FileHandle) -> Result<Arc<Listing>> {
+    pub(super) fn folder(&self, fh: FileHandle) -> Result<Arc<Folder>> {
         self.folders.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
     }
 

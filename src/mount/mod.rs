@@ -49,6 +49,7 @@ const CATALOG_LIMIT: u64 = 256 << 20;
 /// # Errors
 /// Whatever keeps it from mounting; after that, none.
 pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
+    crate::memory::tune();
     raise_descriptor_limit();
     let tree = build(&settings)?;
     let content = Arc::clone(tree.content());
