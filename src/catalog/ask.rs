@@ -14,6 +14,7 @@ use super::{
     Topic, Way, is_silence,
 };
 use crate::error::{Error, Kind, Result};
+use crate::repository::Repository;
 use crate::repository::model::{Owner, Record, RecordId};
 
 /// What has a time at which the repository said it.
@@ -85,7 +86,7 @@ impl Catalog {
     pub(super) fn ask_record(&self, id: &RecordId) -> Result<Said<Entry>> {
         let known = self.records.peek(id).or_else(|| self.kept_record(id));
         let known = known.filter(|entry| entry.is_whole());
-        self.said(known, || match self.repository.record(id) {
+        self.said(known, |repository| match repository.record(id) {
             Ok(record) => {
                 let entry = Arc::new(self.renewed(record, Source::Single));
                 self.keep_record(id, &entry);
@@ -111,8 +112,8 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, || {
-            let listed = Listed::now(self.repository.record_files(id)?);
+        self.said(known, |repository| {
+            let listed = Listed::now(repository.record_files(id)?);
             if let Some(store) = &self.store {
                 store.save(
                     Topic::Files,
@@ -134,13 +135,13 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, || {
+        self.said(known, |repository| {
             let search = Search {
                 sort: Some("newest"),
                 size: NEWEST,
                 ..Search::default()
             };
-            let page = self.repository.search(&search)?;
+            let page = repository.search(&search)?;
             let ids = page
                 .records
                 .into_iter()
@@ -157,7 +158,11 @@ impl Catalog {
     }
 
     /// What is known while it is current; else what is asked for; and if there is no answer, what is known all the same.
-    fn said<V: Dated>(&self, known: Option<Arc<V>>, ask: impl FnOnce() -> Result<Arc<V>>) -> Result<Said<V>> {
+    fn said<V: Dated>(
+        &self,
+        known: Option<Arc<V>>,
+        ask: impl FnOnce(&Repository) -> Result<Arc<V>>,
+    ) -> Result<Said<V>> {
         if let Some(value) = &known
             && let Some(life) = self.life_left(value.asked())
         {
@@ -168,7 +173,12 @@ impl Catalog {
         }
         let way = self.reach.way();
         if way == Way::Open {
-            return match self.heard(ask()) {
+            let repository = if known.is_some() {
+                &self.hasty
+            } else {
+                &self.repository
+            };
+            return match self.heard(ask(repository)) {
                 Ok(value) => Ok(Said { value, life: None }),
                 Err(error) if is_silence(&error) => known.map(|value| self.stale(value)).ok_or(error),
                 Err(error) => Err(error),

@@ -80,7 +80,7 @@ impl Entry {
             asked,
             files: match record.files {
                 Files::Disabled => KnownFiles::Listed(Arc::default()),
-                Files::Listed(entries) => KnownFiles::Listed(Arc::new(entries)),
+                Files::Listed(entries) => KnownFiles::Listed(Arc::new(entries.into())),
                 Files::Unlisted if record.is_draft => KnownFiles::Unlisted,
                 Files::Unlisted if source == Source::Hit => KnownFiles::LeftOut,
                 // The record lists its files for those who may see them (API notes, section 2).

@@ -7,6 +7,7 @@
 mod ask;
 mod document;
 mod entry;
+mod list;
 mod reach;
 mod store;
 mod timed;
@@ -26,10 +27,8 @@ use store::{Store, Topic};
 use timed::{Lifetimes, Said, Timed, Weigh};
 
 pub use entry::Entry;
+pub use list::FileList;
 pub use reach::{Offline, is_silence};
-
-/// The files of a record or draft.
-pub type FileList = Vec<FileEntry>;
 
 /// A list that is shared with those who look at it.
 struct Listed {
@@ -38,9 +37,9 @@ struct Listed {
 }
 
 impl Listed {
-    fn now(files: FileList) -> Self {
+    fn now(files: impl Into<FileList>) -> Self {
         Listed {
-            files: Arc::new(files),
+            files: Arc::new(files.into()),
             asked: SystemTime::now(),
         }
     }
@@ -95,6 +94,8 @@ pub struct Keeping {
 /// The catalog of one repository.
 pub struct Catalog {
     repository: Arc<Repository>,
+    /// For what is known already: nobody waits long for a newer state of it.
+    hasty: Repository,
     times: Times,
     store: Option<Store>,
     reach: Arc<Reach>,
@@ -112,6 +113,9 @@ pub struct Catalog {
 const RECORDS_CAPACITY: usize = 32 << 20;
 /// Memory for each of the other tables.
 const CAPACITY: usize = 8 << 20;
+/// As long as an answer is waited for by who has an older one: large documents come slowly over slow lines, and every look
+/// waits for the first one after the network has gone.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// As long as something old counts that was shown because the repository can't be reached: when it answers again, that is
 /// seen soon.
 const STALE: Duration = Duration::from_secs(1);
@@ -140,6 +144,7 @@ impl Catalog {
             failed: FAILED,
         };
         Catalog {
+            hasty: repository.hasty(PATIENCE),
             repository,
             times,
             store: keeping.and_then(ask::open_store),
@@ -326,24 +331,14 @@ impl Catalog {
 
     /// A file of a draft was committed.
     pub fn file_committed(&self, draft: &RecordId, entry: &FileEntry) {
-        self.draft_files.change(draft, |listed| {
-            let mut files: FileList = listed
-                .files
-                .iter()
-                .filter(|file| file.key != entry.key)
-                .cloned()
-                .collect();
-            files.push(entry.clone());
-            Listed::now(files)
-        });
+        self.draft_files
+            .change(draft, |listed| Listed::now(listed.files.with(entry)));
     }
 
     /// A file of a draft is gone from the server.
     pub fn file_removed(&self, draft: &RecordId, key: &str) {
-        self.draft_files.change(draft, |listed| {
-            let others = listed.files.iter().filter(|file| &*file.key != key);
-            Listed::now(others.cloned().collect())
-        });
+        self.draft_files
+            .change(draft, |listed| Listed::now(listed.files.without(key)));
     }
 
     /// Asks anew for everything the next time: somebody changed things elsewhere.

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -131,7 +132,7 @@ pub(super) struct Transport {
     pub(super) base: Base,
     authorization: Option<HeaderValue>,
     pub(super) limits: Limits,
-    pub(super) pacer: Pacer,
+    pub(super) pacer: Arc<Pacer>,
     pub(super) proxy: Option<Url>,
 }
 
@@ -192,9 +193,24 @@ impl Transport {
             base,
             authorization: settings.token.as_ref().map(|token| token.header()).transpose()?,
             limits,
-            pacer: Pacer::default(),
+            pacer: Arc::default(),
             proxy,
         })
+    }
+
+    /// The same, but that no request for JSON takes longer than this. Connections and pace are shared.
+    pub(super) fn hasty(&self, whole: Duration) -> Self {
+        Transport {
+            client: self.client.clone(),
+            base: self.base.clone(),
+            authorization: self.authorization.clone(),
+            limits: Limits {
+                whole: whole.min(self.limits.whole),
+                ..self.limits.clone()
+            },
+            pacer: Arc::clone(&self.pacer),
+            proxy: self.proxy.clone(),
+        }
     }
 
     pub(super) fn has_token(&self) -> bool {

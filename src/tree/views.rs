@@ -338,8 +338,9 @@ impl<'a> Differences<'a> {
         if Arc::ptr_eq(old, new) {
             return Some(differences);
         }
-        let mut rest = new.iter().peekable();
-        for entry in old.iter() {
+        let (old, new) = old.differing(new);
+        let mut rest = new.peekable();
+        for entry in old {
             // A list that was changed shares the keys of what has stayed in it.
             let stays = |other: &&FileEntry| Arc::ptr_eq(&other.key, &entry.key) || **other == *entry;
             if rest.next_if(stays).is_none() {
@@ -374,7 +375,7 @@ mod tests {
 
     /// The keys that are gone, and those that have come.
     fn between(old: &[FileEntry], new: &[FileEntry]) -> Option<(Vec<String>, Vec<String>)> {
-        let (old, new) = (Arc::new(old.to_vec()), Arc::new(new.to_vec()));
+        let [old, new] = [old, new].map(|list| Arc::new(FileList::from(list.to_vec())));
         let keys = |entries: Vec<&FileEntry>| entries.iter().map(|entry| entry.key.to_string()).collect();
         Differences::between(&old, &new).map(|differences| (keys(differences.gone), keys(differences.come)))
     }

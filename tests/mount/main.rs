@@ -12,6 +12,7 @@ mod junk;
 mod labels;
 mod lanes;
 mod large;
+mod large_listings;
 mod leftovers;
 mod names;
 mod offline;
