@@ -84,24 +84,29 @@ impl Catalog {
     }
 
     pub(super) fn ask_record(&self, id: &RecordId) -> Result<Said<Entry>> {
-        let known = self.records.peek(id).or_else(|| self.kept_record(id));
-        let known = known.filter(|entry| entry.is_whole());
+        let whole = |entry: &Arc<Entry>| entry.is_whole();
+        let known = self.records.peek(id).filter(whole);
+        let known = known.or_else(|| self.kept_record(id).filter(whole));
         self.said(known, |repository| match repository.record(id) {
             Ok(record) => {
                 let entry = Arc::new(self.renewed(record, Source::Single));
                 self.keep_record(id, &entry);
                 Ok(entry)
             }
-            Err(error) => {
-                if matches!(error.kind(), Kind::NotFound | Kind::Denied)
-                    && let Some(store) = &self.store
-                {
-                    store.remove(Topic::Record, id.as_str());
-                    store.remove(Topic::Files, id.as_str());
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.dropping_kept(id, error)),
         })
+    }
+
+    /// Drops what is kept of a record, if the repository says that it is not there or not for us.
+    fn dropping_kept(&self, id: &RecordId, error: Error) -> Error {
+        if matches!(error.kind(), Kind::NotFound | Kind::Denied)
+            && let Some(store) = &self.store
+        {
+            for topic in [Topic::Record, Topic::Hit, Topic::Files] {
+                store.remove(topic, id.as_str());
+            }
+        }
+        error
     }
 
     pub(super) fn ask_files(&self, id: &RecordId) -> Result<Said<Listed>> {
@@ -113,7 +118,10 @@ impl Catalog {
             }))
         });
         self.said(known, |repository| {
-            let listed = Listed::now(repository.record_files(id)?);
+            let listed = repository
+                .record_files(id)
+                .map(Listed::now)
+                .map_err(|error| self.dropping_kept(id, error))?;
             if let Some(store) = &self.store {
                 store.save(
                     Topic::Files,

@@ -4,9 +4,8 @@
 //! they copy what they need and hand it on.
 
 use std::ffi::OsStr;
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
@@ -15,21 +14,16 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
-use super::handles::Handles;
 use super::kernel;
 use super::listings::{Folder, fill};
 use super::requests::{intent, made_by, permissions, process_of, text, xattr};
 use crate::error::Result;
 use crate::staging::Position;
 use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
-
-/// As many folders are remembered as known to the kernel.
-const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The adapter between the kernel and a tree.
 pub(super) struct Adapter {
@@ -41,17 +35,8 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(tree: Arc<Tree>) -> Self {
-        let shared = Shared {
-            tree,
-            files: Handles::default(),
-            folders: Handles::default(),
-            told: Mutex::new(LruCache::new(TOLD)),
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            notifier: OnceLock::new(),
-        };
         Adapter {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(tree)),
             lanes: Arc::default(),
             inline: Mutex::default(),
         }

@@ -3,6 +3,7 @@
 //! Used by `adapter` alone. It asks the tree nothing.
 
 use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -37,7 +38,22 @@ pub(super) struct Shared {
     pub(super) notifier: OnceLock<Notifier>,
 }
 
+/// As many folders are remembered as known to the kernel.
+const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
 impl Shared {
+    pub(super) fn new(tree: Arc<Tree>) -> Self {
+        Shared {
+            tree,
+            files: Handles::default(),
+            folders: Handles::default(),
+            told: Mutex::new(LruCache::new(TOLD)),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            notifier: OnceLock::new(),
+        }
+    }
+
     pub(super) fn attr(&self, ino: u64, attributes: &Attributes) -> FileAttr {
         let (kind, perm) = match (attributes.kind, attributes.access) {
             (Kind::Folder, Access::Open) => (FileType::Directory, 0o555),
