@@ -96,6 +96,8 @@ const MAGIC: &str = "rdmfs-catalog-1";
 const LONGEST_HEAD: usize = 256;
 /// While so much waits to be written, the rest is not kept: a disk that slow must not cost memory.
 const MOST_WAITING: u64 = 16 << 20;
+/// The catalog of an account that was not written for so long is removed when that of another is.
+const LONG_AGO: Duration = Duration::from_secs(90 * 24 * 3600);
 /// What is over the limit goes in one sweep down to this part of it.
 const AFTER_SWEEP: f64 = 0.9;
 
@@ -289,8 +291,27 @@ impl Worker {
     /// Counts what was written, twice if it replaced something: only a sweep knows. Then removes the oldest over the
     /// limit.
     fn grow(&mut self, size: u64) {
-        let used = self.used.map_or_else(|| self.sweep(), |used| used + size);
+        let used = match self.used {
+            Some(used) => used + size,
+            None => {
+                self.remove_left_accounts();
+                self.sweep()
+            }
+        };
         self.used = Some(if used > self.limit { self.sweep() } else { used });
+    }
+
+    /// Removes what was kept for tokens that nobody has used for long.
+    fn remove_left_accounts(&self) {
+        let all = self.directory.parent().map(fs::read_dir);
+        for account in all.into_iter().flatten().flatten().flatten() {
+            let path = account.path();
+            let written = fs::metadata(path.join(OUTSIDE)).and_then(|metadata| metadata.modified());
+            let is_left = written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONG_AGO));
+            if is_left && path != self.directory && fs::remove_dir_all(&path).is_ok() {
+                log::info!("removed {}, which was not used for long", path.display());
+            }
+        }
     }
 
     /// Looks at all files, and removes the oldest if they are over the limit. Returns what is left, in bytes.
@@ -498,6 +519,20 @@ mod tests {
         let used: u64 = files.iter().map(|(_, size, _)| size).sum();
         assert!((2_000..=5_000).contains(&used), "{used}");
         assert!(files.iter().any(|(_, _, path)| path.ends_with("a19")));
+    }
+
+    #[test]
+    fn what_was_kept_for_a_token_that_is_not_used_any_more_goes_some_day() {
+        let (cache, path) = kept("text");
+        for (days, is_there) in [(10, true), (100, false)] {
+            let outside = cache.path().join("catalog/account").join(OUTSIDE);
+            let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            File::open(outside).unwrap().set_modified(time).unwrap();
+            let store = Store::open(cache.path(), "other", LARGE).unwrap();
+            store.save(Topic::Record, "a1", time, "text".into());
+            drop(store);
+            assert_eq!(path.exists(), is_there, "after {days} days");
+        }
     }
 
     #[test]
