@@ -48,6 +48,9 @@ pub struct MountSettings {
     pub read_only: bool,
     /// Let other users in, as the modes say.
     pub allow_other: bool,
+    /// The repository did not answer when the mount was asked for: begin with what is known.
+    #[serde(default)]
+    pub begin_offline: bool,
     /// Options for the kernel, as after `-o`.
     pub options: Vec<String>,
 }

@@ -43,6 +43,9 @@ pub struct Status {
     pub totals: Totals,
     /// The repository's rate limit, as last seen.
     pub rate_limit: Option<RateLimit>,
+    /// Whether the repository can't be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Offline>,
     /// Inode numbers that the kernel holds.
     pub inodes: u64,
     /// The last problems, newest last.
@@ -281,6 +284,16 @@ pub enum Fate {
     Stopped,
     /// It failed.
     Failed,
+}
+
+/// The repository can't be reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Offline {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When the oldest of what was shown since then was asked for, RFC 3339; nothing if nothing was shown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub known_at: Option<String>,
 }
 
 /// The repository's rate limit.

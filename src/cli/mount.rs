@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::cli::probe::{self, Answer};
 use crate::cli::report::{self, Report};
+use crate::cli::server::Server;
 use crate::cli::settings::{SourceArgs, Sources};
 use crate::cli::sources::{self, Layer};
 use crate::cli::units::{Size, Span};
@@ -113,10 +114,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let sources = Sources::read(layers, arguments.sources.profile.as_deref())?;
     sources.url()?;
     let mountpoint = mountpoint::prepare(&arguments.mountpoint)?;
-    let settings = sources.mount_settings(mountpoint)?;
+    let mut settings = sources.mount_settings(mountpoint)?;
     fuse::ready_to_mount(&settings.mountpoint, settings.allow_other)?;
     make_private_dir(&settings.state_dir)?;
     let server = server::check(&settings)?;
+    settings.begin_offline = server.offline.is_some();
     let message = format!(
         "mounted {} on {} ({}{})",
         settings.url,
@@ -129,7 +131,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut failed = None;
         let code = guard::guard(&settings, arguments.verbose, |report| {
             match report {
-                Report::Ready => terminal::say(&message),
+                Report::Ready => {
+                    terminal::say(&message);
+                    note_offline(&server);
+                }
                 Report::Failed { .. } => failed = report.clone().into_error(),
             }
             Ok(())
@@ -140,8 +145,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     start_in_background(&settings, &log_file, arguments.verbose)
         .map_err(|error| error.clone().with_advice(advice_with_log(&error, &log_file)))?;
     terminal::say(message);
+    note_offline(&server);
     note_beginnings(&settings.mountpoint);
     Ok(ExitCode::SUCCESS)
+}
+
+fn note_offline(server: &Server) {
+    if let Some(error) = &server.offline {
+        terminal::note(format_args!(
+            "the repository can't be reached, so what was known of published records is shown ({error})"
+        ));
+    }
 }
 
 /// What the daemon noticed when it started: a cache that another one uses, files that an earlier mount left.

@@ -240,6 +240,7 @@ impl Sources {
             junk,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
+            begin_offline: false,
             options: self
                 .layers
                 .iter()

@@ -112,6 +112,13 @@ fn status_text(head: &str, status: &Status) -> String {
         "{head}\n  {user}{mode}, since {}, pid {}",
         status.started, status.pid
     );
+    if let Some(offline) = &status.offline {
+        let shown = match &offline.known_at {
+            Some(time) => format!(", showing what was known at {time}"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "  offline since {}{shown}", offline.since);
+    }
     text.push_str(&uploads_text(&status.uploads));
     status
         .downloads
@@ -263,6 +270,7 @@ mod tests {
             staging: "/state".into(),
             totals: crate::status::Totals::default(),
             rate_limit: None,
+            offline: None,
             inodes: 1,
             problems: Vec::new(),
         };

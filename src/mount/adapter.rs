@@ -5,23 +5,20 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
-    LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, KernelConfig, LockOwner,
+    Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
-use super::backing::Backing;
-use super::handles::Handles;
 use super::inline::Inline;
 use super::kernel;
-use super::listings::fill;
+use super::listings::{Folder, fill};
 use super::reads::Read;
 use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
@@ -40,16 +37,7 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(tree: Arc<Tree>, passthrough: bool) -> Self {
-        let shared = Shared {
-            tree,
-            files: Handles::default(),
-            folders: Handles::default(),
-            backing: Backing::default(),
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            notifier: OnceLock::new(),
-        };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(tree));
         let lanes = Arc::<Lanes>::default();
         shared.listen(&lanes);
         Adapter {
@@ -479,8 +467,9 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let shared = self.shared();
         let Some(name) = name.to_str().filter(|name| name.starts_with("user.")) else {
-            // Asked for before writes and by each `ls -l`: answered at once.
-            return reply.error(Errno::ENODATA);
+            // Asked for before writes and by each `ls -l`: answered at once, and in a way that has ls not ask again for
+            // each file.
+            return reply.error(Errno::EOPNOTSUPP);
         };
         let name = name.to_owned();
         self.lanes
@@ -537,21 +526,26 @@ impl Filesystem for Adapter {
         let shared = self.shared();
         self.lanes.metadata.run(move || match shared.tree.list(ino.0) {
             Ok(listing) => {
-                let fh = FileHandle(shared.folders.insert(Arc::new(listing)));
-                reply.opened(fh, FopenFlags::empty());
+                let flags = shared.folder_flags(ino.0, &listing);
+                let fh = FileHandle(shared.folders.insert(Arc::new(Folder::new(listing))));
+                reply.opened(fh, flags);
             }
             Err(error) => reply.error(shared.errno(&error)),
         });
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let shared = &self.shared;
-        let listing = match shared.folder(fh) {
-            Ok(listing) => listing,
+        let shared = self.shared();
+        let folder = match shared.folder(fh) {
+            Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        fill(&listing, ino, offset, &mut reply);
-        reply.ok();
+        // Long lists take a while to be made, though nobody is asked.
+        self.lanes.metadata.run(move || {
+            folder.told_names();
+            fill(shared.tree.lines(&folder.listing), ino, offset, &mut reply);
+            reply.ok();
+        });
     }
 
     fn readdirplus(
@@ -562,13 +556,15 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let shared = &self.shared;
-        let listing = match shared.folder(fh) {
-            Ok(listing) => listing,
+        let shared = self.shared();
+        let folder = match shared.folder(fh) {
+            Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        shared.fill_with_attributes(&listing, ino, offset, &mut reply);
-        reply.ok();
+        self.lanes.metadata.run(move || {
+            shared.fill_with_attributes(&folder, ino, offset, &mut reply);
+            reply.ok();
+        });
     }
 
     fn releasedir(

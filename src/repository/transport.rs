@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -132,10 +133,10 @@ pub(super) struct Transport {
     pub(super) base: Base,
     authorization: Option<HeaderValue>,
     pub(super) limits: Limits,
-    pub(super) pacer: Pacer,
+    pub(super) pacer: Arc<Pacer>,
     pub(super) proxy: Option<Url>,
     /// Requests sent.
-    pub(super) sent: AtomicU64,
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -195,10 +196,26 @@ impl Transport {
             base,
             authorization: settings.token.as_ref().map(|token| token.header()).transpose()?,
             limits,
-            pacer: Pacer::default(),
+            pacer: Arc::default(),
             proxy,
-            sent: AtomicU64::new(0),
+            sent: Arc::default(),
         })
+    }
+
+    /// The same, but that no request for JSON takes longer than this. Connections and pace are shared.
+    pub(super) fn hasty(&self, whole: Duration) -> Self {
+        Transport {
+            client: self.client.clone(),
+            base: self.base.clone(),
+            authorization: self.authorization.clone(),
+            limits: Limits {
+                whole: whole.min(self.limits.whole),
+                ..self.limits.clone()
+            },
+            pacer: Arc::clone(&self.pacer),
+            proxy: self.proxy.clone(),
+            sent: Arc::clone(&self.sent),
+        }
     }
 
     pub(super) fn has_token(&self) -> bool {

@@ -79,6 +79,10 @@ impl Tree {
                         .and_then(|reset| reset.duration_since(UNIX_EPOCH).ok())
                         .map_or(0, |since| since.as_secs()),
                 }),
+            offline: self.floors.catalog.offline().map(|offline| status::Offline {
+                since: status::rfc3339(offline.since),
+                known_at: offline.known_at.map(status::rfc3339),
+            }),
             inodes: self.inode_count() as u64,
             problems: self.floors.board.problems(),
         }

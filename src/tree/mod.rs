@@ -143,6 +143,12 @@ impl Tree {
         &self.floors.content
     }
 
+    /// What is known.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.floors.catalog
+    }
+
     /// Written bytes.
     #[must_use]
     pub fn staging(&self) -> &Arc<Area> {

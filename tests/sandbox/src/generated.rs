@@ -101,7 +101,7 @@ impl Generated {
                 default_preview: None,
                 bucket: uuid(id),
                 locked: true,
-                entries: entries.collect(),
+                entries: Arc::new(entries.collect()),
             },
             index: 1,
             tombstone: None,

@@ -43,7 +43,7 @@ pub(crate) fn index(app: &App, call: &Call) -> Result<Reply, Failure> {
         "<html><head><title>Index of {0}</title></head><body><h1>{0}</h1><hr><pre>\n",
         record.id
     );
-    for entry in &record.files.entries {
+    for entry in record.files.entries.iter() {
         if entry.content().is_some() && !entry.key.contains('/') {
             let name = encode_all(&entry.key);
             page.push_str(&format!("<a href=\"{name}\">{name}</a> {}\n", entry.size()));
