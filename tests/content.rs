@@ -1094,7 +1094,7 @@ fn only_what_was_compared_in_this_run_of_the_machine_is_handed_out() {
         .write(true)
         .open(world.copy(0, "map"))
         .unwrap();
-    map.write_all_at(&[7; 8], 52).unwrap();
+    map.write_all_at(&[7; 8], 84).unwrap();
     world.sandbox.reset_counts();
     let store = world.store();
     let reader = world.open(&store, 0);

@@ -16,7 +16,7 @@ use rdmfs::status::Fate;
 const BLOCK: u64 = 256 * 1024;
 /// Five blocks, the last one short.
 const SIZE: u64 = 4 * BLOCK + 1000;
-const HEADER: u64 = 64;
+const HEADER: u64 = 96;
 /// What a reader of parts reads: blocks 1 and 2, and the last.
 const PARTS: [(u64, u32); 2] = [(BLOCK, 2 * BLOCK as u32), (4 * BLOCK, 1000)];
 
@@ -165,7 +165,10 @@ fn damages() -> Vec<Damage> {
     let entries = [0, 2, 4]
         .into_iter()
         .flat_map(|block| [HEADER + 8 * block, HEADER + 8 * block + 3, HEADER + 8 * block + 7]);
-    for at in [0, 8, 12, 16, 24, 31, 32, 47, 63].into_iter().chain(entries) {
+    for at in [0, 8, 12, 16, 24, 31, 32, 47, 59, 60, 95]
+        .into_iter()
+        .chain(entries)
+    {
         add(
             format!("byte {at} of the map"),
             Box::new(move |world| flip(&world.copy(0, "map"), at)),

@@ -19,6 +19,8 @@ use crate::status::{Status, Upload, UploadState};
 
 /// How long the daemon may take to end after the unmount.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long a mount that is in use is tried again.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Unmount; waits for uploads first, and shows them
 #[derive(Args)]
@@ -72,13 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     // Before the unmount, so that the number can't have become another process's.
     let daemon = status.as_ref().and_then(|status| open_process(status.pid));
-    detach(&mountpoint, How::WhenFree).map_err(|error| {
-        if error.errno() == libc::EBUSY {
-            busy(&mountpoint)
-        } else {
-            with_advice(error)
-        }
-    })?;
+    detach_when_free(&mountpoint)?;
     if let Some(status) = &status {
         tell_what_is_left(status);
     }
@@ -94,6 +90,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     terminal::say(format_args!("unmounted {shown}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Unmounts. Who has just closed a file, or is between fork and exec, holds the mount for a moment only, and nothing tells
+/// when it lets go: so it is tried again for a short while.
+fn detach_when_free(mountpoint: &Path) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match detach(mountpoint, How::WhenFree) {
+            Err(error) if error.errno() != libc::EBUSY => return Err(with_advice(error)),
+            Err(_) if begun.elapsed() >= BUSY_LIMIT => return Err(busy(mountpoint)),
+            Err(_) => std::thread::sleep(PACE),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// The mount point of one of our mounts, dead or alive.

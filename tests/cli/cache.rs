@@ -288,7 +288,7 @@ fn damage_is_found_told_and_dropped_with_and_without_a_mount() {
     // In a mount, all of it: a file that is as it was written, and not what its name says.
     let (data, map) = (world.copy(1, "data"), world.copy(1, "map"));
     fs::copy(world.copy(0, "data"), world.home.path("spare")).unwrap();
-    flip(&map, 64);
+    flip(&map, 96);
     world
         .run(&["verify", text(&world.home.mountpoint())])
         .expect(1, &["was wrong", "blocks were damaged"]);

@@ -465,10 +465,15 @@ fn settle(mount: &Mount) -> Settled {
 
 /// Unmounts, unless it dies before.
 fn unmount_now(mount: &Mount) {
-    let _ = Command::new(env!("CARGO_BIN_EXE_rdmfs"))
+    let output = Command::new(env!("CARGO_BIN_EXE_rdmfs"))
         .args(["unmount", "--now"])
         .arg(mount.path(""))
-        .output();
+        .output()
+        .unwrap();
+    // It may die on the way, and be gone.
+    if !output.status.success() {
+        eprintln!("unmount --now: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// The bytes of a file that was synced and not closed are named in the status.
