@@ -110,6 +110,13 @@ impl Tree {
             .name("rdmfs-chore".into())
             .spawn(move || {
                 let done = do_it(&tree, &order, &watched);
+                let done = done.and_then(|()| {
+                    if watched.is_stopped() {
+                        Err(stopped())
+                    } else {
+                        Ok(())
+                    }
+                });
                 watched.finish(done);
             })
             .map_err(|error| starting(&error))?;
@@ -188,7 +195,9 @@ fn wanted_file(owner: &Owner, file: &super::view::File, name: String) -> Option<
 
 fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
     let (store, wanted) = {
-        let Some(tree) = tree.upgrade() else { return Ok(()) };
+        let Some(tree) = tree.upgrade() else {
+            return Err(stopped());
+        };
         let mut wanted = Vec::new();
         for path in &order.paths {
             if work.is_stopped() {
@@ -210,6 +219,15 @@ fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
         What::Unpin => store.unpin((!of_all).then_some(&*wanted), work),
     }
     Ok(())
+}
+
+/// Work that was stopped may have left anything undone.
+fn stopped() -> Error {
+    Error::new(
+        Kind::Call(libc::EINTR),
+        "it was stopped before all was done, or nobody asked any more how far it was",
+    )
+    .with_advice("Run the command again; what is done is not done twice.")
 }
 
 /// Stops work that nobody asks about any more, and all when the mount ends.

@@ -477,6 +477,30 @@ fn work_that_nobody_asks_about_any_more_is_stopped() {
 }
 
 #[test]
+fn what_was_stopped_by_somebody_else_is_no_success() {
+    let world = World::new(&[64 * MIB], &[]);
+    world
+        .sandbox
+        .fault(Fault::on(Route::Content).then(Effect::Bandwidth(MIB)));
+    let child = world
+        .home
+        .command(["cache", "fetch", "--pin", "--json", text(&world.record())])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it is being fetched", || world.sandbox.in_flight() > 0);
+    fs::write(world.home.mountpoint().join(".rdmfs/control"), "stop 1\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said:#?}");
+    assert!(
+        said[0]["error"].as_str().unwrap().contains("stopped"),
+        "{said:#?}"
+    );
+    assert_eq!(world.state(0)["pinned"], false);
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();
