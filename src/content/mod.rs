@@ -78,7 +78,7 @@ pub use file::Content;
 pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
 pub use whole::HandedOut;
-pub use work::Work;
+pub use work::{Ending, Work};
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;

@@ -2,16 +2,30 @@
 //!
 //! `chores` reports to it, `tree/` and `cli/` look. Its locks are leaves.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::status::{self, Fate, Outcome};
 
 /// How many outcomes are told at a time.
 const MOST_TOLD: usize = 500;
+
+/// Sees to it that a piece of work ends, also if whoever does it panics or never begins.
+#[must_use]
+pub struct Ending(Arc<Work>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.0.is_finished() {
+            self.0
+                .finish(Err(Error::new(Kind::Internal, "the work on the cache broke off")));
+        }
+    }
+}
 
 /// One piece of work.
 #[derive(Debug)]
@@ -51,6 +65,11 @@ impl Work {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.state.lock().told.number
+    }
+
+    /// When this is dropped, it has ended.
+    pub fn ending(self: &Arc<Self>) -> Ending {
+        Ending(Arc::clone(self))
     }
 
     /// It is to end soon. What is done stays done.
@@ -138,6 +157,24 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_panics_or_never_begins_has_ended_and_says_that_it_broke_off() {
+        let work = Arc::new(Work::new(7));
+        let ending = work.ending();
+        let worker = std::thread::spawn(move || {
+            let _ending = ending;
+            panic!("as a bug would");
+        });
+        assert!(worker.join().is_err());
+        let told = work.tell(0);
+        assert!(told.finished && told.error.contains("broke off"), "{told:?}");
+        let work = Arc::new(Work::new(8));
+        let ending = work.ending();
+        work.finish(Ok(()));
+        drop(ending);
+        assert_eq!(work.tell(0).error, "");
+    }
 
     #[test]
     fn outcomes_are_told_in_parts_and_the_end_after_the_last() {

@@ -105,10 +105,11 @@ impl Tree {
         let work = self.chores.begin()?;
         let number = work.number();
         let starting = |error: &std::io::Error| Error::local("start a thread for the cache", error);
-        let (tree, watched) = (Arc::downgrade(self), Arc::clone(&work));
+        let (tree, watched, ending) = (Arc::downgrade(self), Arc::clone(&work), work.ending());
         thread::Builder::new()
             .name("rdmfs-chore".into())
             .spawn(move || {
+                let _ending = ending;
                 let done = do_it(&tree, &order, &watched);
                 let done = done.and_then(|()| {
                     if watched.is_stopped() {

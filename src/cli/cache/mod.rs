@@ -204,19 +204,7 @@ fn act(targets: &[Target], what: What, pins: bool, json: bool) -> Result<ExitCod
     if targets.is_empty() && !json {
         terminal::say("there is no cache");
     }
-    let mut all_well = true;
-    let mut told: Vec<Value> = Vec::new();
-    for target in targets {
-        let mut show = Show::new(what, json);
-        let order = Order { what, pins };
-        let done = task::run(target, order, &mut show)?;
-        show.end(&done);
-        all_well &= is_well(what, &done);
-        told.push(as_json(target, &done));
-        if done.interrupted {
-            break;
-        }
-    }
+    let (all_well, told) = act_on_each(targets, what, pins, json)?;
     if json {
         terminal::say(format_args!("{:#}", Value::Array(told)));
     }
@@ -225,6 +213,24 @@ fn act(targets: &[Target], what: What, pins: bool, json: bool) -> Result<ExitCod
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Tells whether all went well, and what became of each.
+fn act_on_each(targets: &[Target], what: What, pins: bool, json: bool) -> Result<(bool, Vec<Value>)> {
+    let mut all_well = true;
+    let mut told: Vec<Value> = Vec::new();
+    for target in targets {
+        let mut show = Show::new(what, json);
+        let order = Order { what, pins };
+        let done = task::run_one_of(targets.len(), target, order, &mut show)?;
+        show.end(&done);
+        all_well &= is_well(what, &done);
+        told.push(as_json(target, &done));
+        if done.interrupted {
+            break;
+        }
+    }
+    Ok((all_well, told))
 }
 
 fn is_well(what: What, done: &Done) -> bool {
@@ -247,4 +253,30 @@ fn as_json(target: &Target, done: &Done) -> Value {
         "error": (!work.error.is_empty()).then_some(&work.error),
         "advice": (!work.advice.is_empty()).then_some(&work.advice),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_cache_that_is_busy_is_told_and_the_others_have_their_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let targets = ["busy", "free"].map(|name| Target {
+            mountpoint: None,
+            directory: folder.path().join(name),
+            status: None,
+            paths: Vec::new(),
+        });
+        std::fs::create_dir(&targets[0].directory).unwrap();
+        let lock = File::create(targets[0].directory.join("content.lock")).unwrap();
+        lock.lock().unwrap();
+        let (all_well, told) = act_on_each(&targets, What::Verify, false, true).unwrap();
+        assert!(!all_well);
+        assert!(told[0]["error"].as_str().unwrap().contains("in use"), "{told:#?}");
+        assert_eq!(told[1]["error"], Value::Null);
+        // If it is the only one, that is the command's own error.
+        assert!(act_on_each(&targets[..1], What::Verify, false, true).is_err());
+    }
 }

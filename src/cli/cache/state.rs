@@ -42,7 +42,7 @@ pub fn run(paths: &[PathBuf], of: &Where) -> Result<ExitCode> {
             pins: false,
         };
         let mut show = Show::new(What::Look, of.json);
-        let done = task::run(target, order, &mut show)?;
+        let done = task::run_one_of(targets.len(), target, order, &mut show)?;
         show.end(&done);
         if !done.work.error.is_empty() {
             code = ExitCode::FAILURE;

@@ -44,7 +44,7 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
     if let Some(directory) = &of.cache_dir {
         return Ok(vec![in_directory(directory)?]);
     }
-    let mounts = mountinfo::ours(None)?;
+    let mounts = on_top(mountinfo::ours(None)?);
     if paths.is_empty() {
         return match &of.mount {
             Some(place) => Ok(vec![of_mount(&mountinfo::ours(Some(place))?[0])?]),
@@ -66,8 +66,7 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
             Some(at) if targets[at].is_whole() => continue,
             Some(at) => at,
             None => {
-                // The one on top, if several lie on each other.
-                let mount = mounts.iter().rev().find(|mount| mount.mountpoint == *place);
+                let mount = mounts.iter().find(|mount| mount.mountpoint == *place);
                 let mount = mount.ok_or_else(|| missing(path))?;
                 targets.push(of_mount(mount)?);
                 targets.len() - 1
@@ -80,6 +79,16 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
         }
     }
     Ok(targets)
+}
+
+/// Of mounts that lie on each other the one on top, which is the last: the others can't be asked.
+fn on_top(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut on_top: Vec<Mount> = Vec::new();
+    for mount in mounts {
+        on_top.retain(|other| other.mountpoint != mount.mountpoint);
+        on_top.push(mount);
+    }
+    on_top
 }
 
 /// The mount's cache, all of it.
@@ -198,6 +207,18 @@ fn missing(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_mounts_on_one_place_the_one_on_top_is_meant_once() {
+        let mount = |place: &str, device: &str| Mount {
+            device: device.into(),
+            mountpoint: place.into(),
+            fs_type: "fuse.rdmfs".into(),
+            source: "https://example.org".into(),
+        };
+        let mounts = vec![mount("/a", "0:1"), mount("/b", "0:2"), mount("/a", "0:3")];
+        assert_eq!(on_top(mounts), [mount("/b", "0:2"), mount("/a", "0:3")]);
+    }
 
     #[test]
     fn a_place_is_told_without_dots() {

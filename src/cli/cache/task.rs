@@ -74,6 +74,14 @@ pub struct Done {
 }
 
 impl Done {
+    /// It could not begin, or was lost.
+    fn failed(error: &Error) -> Self {
+        let mut done = Done::default();
+        done.work.error = error.to_string();
+        error.advice().clone_into(&mut done.work.advice);
+        done
+    }
+
     fn add(&mut self, work: &Work, outcomes: Vec<Outcome>) {
         let all = &mut self.work;
         all.files += work.files;
@@ -96,6 +104,17 @@ impl Done {
 enum Doer<'a> {
     Daemon { mountpoint: &'a Path, number: u64 },
     Here { work: Arc<content::Work> },
+}
+
+/// As [`run`] for one of so many: if it can't be done on this one, that is told, and the others still have their turn.
+///
+/// # Errors
+/// As for [`run`], if there are no others.
+pub fn run_one_of(count: usize, target: &Target, order: Order, show: &mut Show) -> Result<Done> {
+    match run(target, order, show) {
+        Err(error) if count > 1 => Ok(Done::failed(&error)),
+        done => done,
+    }
 }
 
 /// Has it done, and returns when it has ended.
@@ -172,7 +191,9 @@ fn here(
     let store = open(directory)?;
     let work = Arc::new(content::Work::new(1));
     let (worker_store, worker_work) = (Arc::clone(&store), Arc::clone(&work));
+    let ending = work.ending();
     let worker = thread::spawn(move || {
+        let _ending = ending;
         let (store, work) = (worker_store, worker_work);
         match order.what {
             What::Verify => store.verify(None, &work),
