@@ -13,6 +13,8 @@ use crate::status::{self, Fate, Outcome};
 
 /// How many outcomes are told at a time.
 const MOST_TOLD: usize = 500;
+/// Bytes of outcomes told at a time, as JSON: what a command reads of an answer is limited.
+const LONGEST_TOLD: usize = 512 << 10;
 
 /// Sees to it that a piece of work ends, also if whoever does it panics or never begins.
 #[must_use]
@@ -101,7 +103,14 @@ impl Work {
         let mut state = self.state.lock();
         state.asked = Instant::now();
         let from = since.min(state.outcomes.len());
-        let to = (from + MOST_TOLD).min(state.outcomes.len());
+        let mut length = 0;
+        let told = state.outcomes[from..].iter().take(MOST_TOLD);
+        let told = told.take_while(|outcome| {
+            length += serde_json::to_string(outcome).map_or(0, |text| text.len());
+            length <= LONGEST_TOLD
+        });
+        // One at least, or nobody gets on.
+        let to = (from + told.count().max(1)).min(state.outcomes.len());
         status::Work {
             outcomes: state.outcomes[from..to].to_vec(),
             // Not before everything was told.
@@ -174,6 +183,25 @@ mod tests {
         work.finish(Ok(()));
         drop(ending);
         assert_eq!(work.tell(0).error, "");
+    }
+
+    #[test]
+    fn what_is_told_at_a_time_fits_an_answer_however_long_the_names_are() {
+        let work = Work::new(7);
+        let name = "\u{1}".repeat(4000);
+        (0..50).for_each(|_| work.settle(Outcome::new(&name, 2, Fate::Failed)));
+        work.finish(Ok(()));
+        let mut seen = 0;
+        loop {
+            let told = work.tell(seen);
+            assert!(serde_json::to_string(&told).unwrap().len() < 1 << 20);
+            assert!(!told.outcomes.is_empty());
+            seen += told.outcomes.len();
+            if told.finished {
+                break;
+            }
+        }
+        assert_eq!(seen, 50);
     }
 
     #[test]
