@@ -16,6 +16,9 @@ const MOST_TOLD: usize = 500;
 /// Bytes of outcomes told at a time, as JSON: what a command reads of an answer is limited.
 const LONGEST_TOLD: usize = 512 << 10;
 
+/// Bytes of memory that an outcome takes: itself, its name and its checksum.
+const WEIGHT: usize = 300;
+
 /// Sees to it that a piece of work ends, also if whoever does it panics or never begins.
 #[must_use]
 pub struct Ending(Arc<Work>);
@@ -89,6 +92,12 @@ impl Work {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.state.lock().told.finished
+    }
+
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.state.lock().outcomes.len() * WEIGHT
     }
 
     /// For how long nobody has asked how far it is.

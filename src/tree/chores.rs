@@ -16,11 +16,13 @@ use super::node::Node;
 use super::open::identity_of;
 use crate::content::{Wanted, Work};
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 use crate::repository::model::{FilePlace, FileStatus, Owner};
 
 /// As many pieces of work are remembered, the finished ones as well.
 const MOST: usize = 32;
-/// Work that nobody asks about for so long is stopped: whoever wanted it is gone.
+/// Work that nobody asks about for so long is stopped, and forgotten when it has ended: whoever wanted it is gone, and
+/// what became of ten thousand files takes some megabytes.
 const FORGOTTEN: Duration = Duration::from_secs(15);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,7 +72,18 @@ impl Chores {
                 Kind::Call(libc::ENOENT),
                 format!("no work on the cache has the number {number}"),
             )
+            .with_advice("Run the command again: what nobody asked about for 15 s is forgotten.")
         })
+    }
+
+    /// Forgets a piece of work if it has ended and nobody has asked about it for so long. Tells whether it is forgotten.
+    fn forget(&self, work: &Work, unasked_for: Duration) -> bool {
+        let is_left = work.is_finished() && work.unasked_for() >= unasked_for;
+        if is_left {
+            let number = work.number();
+            self.known.lock().works.retain(|known| known.number() != number);
+        }
+        is_left
     }
 
     fn begin(&self) -> Result<Arc<Work>> {
@@ -84,7 +97,8 @@ impl Chores {
                 )
                 .with_advice("Wait until one of them has ended.")
             })?;
-            known.works.remove(at);
+            let gone = known.works.remove(at);
+            memory::freed(gone.weight());
         }
         known.last += 1;
         let work = Arc::new(Work::new(known.last));
@@ -231,13 +245,40 @@ fn stopped() -> Error {
     .with_advice("Run the command again; what is done is not done twice.")
 }
 
-/// Stops work that nobody asks about any more, and all when the mount ends.
+/// Stops work that nobody asks about any more, and all when the mount ends. When it has ended and was told, or nobody
+/// wants to know, it is forgotten.
 fn watch(tree: &Weak<Tree>, work: &Work) {
-    while !work.is_finished() {
-        let ends = tree.upgrade().is_none_or(|tree| tree.content().is_ending());
-        if ends || work.unasked_for() > FORGOTTEN {
-            work.stop();
+    loop {
+        // Not held while waiting, so that the mount can end.
+        let is_over = {
+            let tree = tree.upgrade();
+            let ends = tree.as_ref().is_none_or(|tree| tree.content().is_ending());
+            if ends || work.unasked_for() > FORGOTTEN {
+                work.stop();
+            }
+            tree.map_or(work.is_finished(), |tree| tree.chores.forget(work, FORGOTTEN))
+        };
+        if is_over {
+            return memory::freed(work.weight());
         }
         thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_has_ended_is_forgotten_when_nobody_asks_about_it_any_more() {
+        let chores = Chores::default();
+        let work = chores.begin().unwrap();
+        let other = chores.begin().unwrap();
+        assert!(!chores.forget(&work, Duration::ZERO), "it has not ended");
+        work.finish(Ok(()));
+        assert!(!chores.forget(&work, FORGOTTEN), "somebody asked just now");
+        assert!(chores.forget(&work, Duration::ZERO));
+        assert!(chores.find(work.number()).is_err());
+        assert!(chores.find(other.number()).is_ok());
     }
 }
