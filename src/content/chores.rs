@@ -14,7 +14,7 @@ use super::blocks::Names;
 use super::evict::{Entry, disk_of, for_each_copy, look_again};
 use super::inspect::{CopyFacts, look_at};
 use super::reader::Reader;
-use super::work::Work;
+use super::work::{Work, with_advice};
 use super::{Identity, Store, UNVERIFIED};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FilePlace, Md5, Owner, RecordId};
@@ -410,13 +410,6 @@ fn nowhere() -> FilePlace {
     FilePlace {
         owner: Owner::Draft(id),
         key: "".into(),
-    }
-}
-
-fn with_advice(error: &Error) -> String {
-    match error.advice() {
-        "" => error.to_string(),
-        advice => format!("{error}. {advice}"),
     }
 }
 

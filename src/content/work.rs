@@ -145,6 +145,15 @@ impl Work {
         state.told.bytes += bytes;
     }
 
+    /// Something that was named can't be worked on.
+    pub fn fail(&self, name: &str, error: &Error) {
+        self.plan(1, 0);
+        self.settle(Outcome {
+            reason: with_advice(error),
+            ..Outcome::new(name, 0, Fate::Failed)
+        });
+    }
+
     /// So many bytes of what is not finished are done.
     pub(super) fn is_at(&self, bytes: u64) {
         let mut state = self.state.lock();
@@ -169,6 +178,14 @@ impl Work {
     /// So many bytes of the disk came free.
     pub(super) fn freed(&self, bytes: u64) {
         self.state.lock().told.freed += bytes;
+    }
+}
+
+/// Why, and what can be done about it.
+pub(super) fn with_advice(error: &Error) -> String {
+    match error.advice() {
+        "" => error.to_string(),
+        advice => format!("{error}. {advice}"),
     }
 }
 

@@ -143,6 +143,33 @@ impl Tree {
         Ok(number)
     }
 
+    /// The files at all the places of an order. A place at which nothing can be done is settled; if there is no other, that
+    /// is the error.
+    fn all_wanted(&self, order: &Order, work: &Work) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        let mut failed = Vec::new();
+        for path in &order.paths {
+            if work.is_stopped() {
+                return Err(stopped());
+            }
+            match self.wanted(path) {
+                Ok(mut found) => wanted.append(&mut found),
+                Err(error) => failed.push((path, error)),
+            }
+        }
+        let is_all = failed.len() == order.paths.len();
+        let mut failed = failed.into_iter();
+        let first = if is_all { failed.next() } else { None };
+        failed.for_each(|(path, error)| work.fail(path, &error));
+        if let Some((path, error)) = first {
+            return Err(error.during(path));
+        }
+        // What was named twice is done once.
+        let mut seen = std::collections::HashSet::new();
+        wanted.retain(|one| seen.insert(one.name.clone()));
+        Ok(wanted)
+    }
+
     /// The files at a place below the mount point, and below it. What is no file of the repository's is left out.
     fn wanted(&self, path: &str) -> Result<Vec<Wanted>> {
         let missing = || Error::new(Kind::NotFound, format!("there is no {path}"));
@@ -213,17 +240,7 @@ fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
         let Some(tree) = tree.upgrade() else {
             return Err(stopped());
         };
-        let mut wanted = Vec::new();
-        for path in &order.paths {
-            if work.is_stopped() {
-                return Ok(());
-            }
-            wanted.append(&mut tree.wanted(path).map_err(|error| error.during(path))?);
-        }
-        // What was named twice is done once.
-        let mut seen = std::collections::HashSet::new();
-        wanted.retain(|one| seen.insert(one.name.clone()));
-        (Arc::clone(tree.content()), wanted)
+        (Arc::clone(tree.content()), tree.all_wanted(order, work)?)
     };
     let of_all = order.paths.is_empty();
     match order.what {

@@ -501,6 +501,30 @@ fn what_was_stopped_by_somebody_else_is_no_success() {
 }
 
 #[test]
+fn a_place_that_is_not_there_spoils_nothing_for_the_others() {
+    let world = World::new(&[MIB, 100], &[]);
+    let (nothing, b) = (world.record().join("files/nothing"), world.file(1));
+    let (code, said) = world.json(&["fetch", text(&nothing), text(&b)]);
+    assert_eq!(code, Some(1), "{said:#}");
+    assert_eq!(said["outcomes"][0]["fate"], "failed", "{said:#}");
+    assert!(
+        said["outcomes"][0]["name"]
+            .as_str()
+            .unwrap()
+            .ends_with("files/nothing")
+    );
+    assert_eq!(world.state(1)["verified"], true);
+    world.run(&["status", text(&nothing), text(&b)]).expect(
+        1,
+        &[
+            "files/nothing: failed: there is no",
+            "files/b: 100 bytes",
+            "1 files:",
+        ],
+    );
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();

@@ -14,7 +14,7 @@ use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::content::{self, Survey};
 use crate::error::Result;
-use crate::status::Outcome;
+use crate::status::{Fate, Outcome};
 
 /// Runs the command.
 ///
@@ -44,7 +44,7 @@ pub fn run(paths: &[PathBuf], of: &Where) -> Result<ExitCode> {
         let mut show = Show::new(What::Look, of.json);
         let done = task::run_one_of(targets.len(), target, order, &mut show)?;
         show.end(&done);
-        if !done.work.error.is_empty() {
+        if !done.work.error.is_empty() || done.work.counts.contains_key(&Fate::Failed) {
             code = ExitCode::FAILURE;
         }
         if of.json {
@@ -132,7 +132,9 @@ fn files_json(target: &Target, done: &Done) -> Value {
 fn files_text(files: &[Outcome]) -> String {
     let mut text = String::new();
     let (mut have, mut size) = (0, 0);
-    for file in files {
+    // What failed was told already.
+    let files: Vec<&Outcome> = files.iter().filter(|file| file.fate != Fate::Failed).collect();
+    for file in &files {
         have += file.have;
         size += file.size;
         let state = match (file.verified, file.have) {
