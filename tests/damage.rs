@@ -59,6 +59,7 @@ impl World {
             connections: 2,
             window: 1 << 20,
             memory: 8 << 20,
+            is_private: false,
         };
         Store::open(settings, Arc::new(repository.unwrap())).unwrap()
     }

@@ -85,12 +85,20 @@ impl Store {
     /// Fetches files and checks them, several at once. With `pin`, they stay until they are let go.
     ///
     /// # Errors
-    /// `DiskFull` if they can't all be here at the same time; nothing is fetched then.
+    /// `DiskFull` if they can't all be here at the same time, `EBUSY` for pins in a cache that ends with the mount;
+    /// nothing is fetched then.
     pub fn keep(self: &Arc<Self>, wanted: Vec<Wanted>, pin: bool, work: &Work) -> Result<()> {
         work.plan(
             wanted.len() as u64,
             wanted.iter().map(|one| one.identity.size()).sum(),
         );
+        if pin && self.settings.is_private {
+            return Err(Error::new(
+                Kind::Call(libc::EBUSY),
+                "nothing can be pinned here: another rdmfs uses the cache, and what this mount has instead goes when it ends",
+            )
+            .with_advice("Use the other mount, or mount this one with a --cache-dir of its own."));
+        }
         self.ensure_room(&wanted)?;
         let (tell, told) = mpsc::channel();
         let mut rest = wanted.into_iter().enumerate();
@@ -152,6 +160,10 @@ impl Store {
             },
             Ok(()) if !is_checked => Outcome {
                 reason: "the repository gives no MD5 for it, so it is kept until the mount ends".into(),
+                ..one.wanted.outcome(Fate::Unkept, &facts)
+            },
+            Ok(()) if self.settings.is_private => Outcome {
+                reason: "another rdmfs uses the cache, so it is kept until the mount ends".into(),
                 ..one.wanted.outcome(Fate::Unkept, &facts)
             },
             Ok(()) if one.was_here => one.wanted.outcome(Fate::Here, &facts),

@@ -120,6 +120,8 @@ pub struct Settings {
     pub window: u64,
     /// Most bytes of read-ahead of all readers together.
     pub memory: u64,
+    /// The folder is removed with the mount, because another mount has the common one.
+    pub is_private: bool,
 }
 
 /// What names some bytes. Files without an MD5 (another algorithm, remote, a multipart just committed) are named by

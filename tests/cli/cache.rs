@@ -525,6 +525,24 @@ fn a_place_that_is_not_there_spoils_nothing_for_the_others() {
 }
 
 #[test]
+fn nothing_is_pinned_in_a_cache_that_ends_with_the_mount() {
+    let world = World::new(&[MIB], &[]);
+    let other = Home::new();
+    let cache = world.cache();
+    other
+        .mount(&["--cache-dir", text(&cache)], &world.sandbox.url())
+        .expect(0, &["mounted"]);
+    let record = other.mountpoint().join("records").join(&world.id);
+    other
+        .run(["cache", "fetch", "--pin", text(&record)])
+        .expect(1, &["nothing can be pinned", "--cache-dir"]);
+    assert_eq!(world.content_requests(), 0);
+    other
+        .run(["cache", "fetch", text(&record)])
+        .expect(0, &["not kept beyond the mount", "another rdmfs uses"]);
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();

@@ -225,6 +225,7 @@ fn open(directory: &Path) -> Result<Arc<Store>> {
         connections: 1,
         window: 0,
         memory: 0,
+        is_private: false,
     };
     Store::open(settings, Arc::new(nobody)).map_err(|error| {
         if error.kind() == Kind::Local(libc::EWOULDBLOCK) {
