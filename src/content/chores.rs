@@ -4,7 +4,7 @@
 //! reports to a [`Work`] and ends soon after that was stopped. Nothing that a user wrote is here, so none of it can lose
 //! anything that can't be fetched again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -60,6 +60,36 @@ struct Fetching {
 impl Store {
     fn facts_of(&self, identity: &Identity) -> CopyFacts {
         look_at(&self.settings.directory, identity)
+    }
+
+    /// The files that `md5:CHECKSUM` stands for, of those that are kept or pinned here: the record that they are in may be
+    /// gone, or closed to us. `None` if the name is of another form.
+    pub fn named(&self, name: &str) -> Option<Result<Vec<Wanted>>> {
+        let md5 = checksum_in(name)?;
+        let begin = format!("{md5}-");
+        let folder = self.root().join(&begin[..2]);
+        let kept = fs::read_dir(folder).into_iter().flatten().flatten();
+        let kept = kept.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".map")?.to_owned()));
+        let names: BTreeSet<String> = kept
+            .chain(self.pins().all())
+            .filter(|name| name.starts_with(&begin))
+            .collect();
+        let found: Vec<Wanted> = names
+            .iter()
+            .filter_map(|found| identity_of(&stem_of(found)))
+            .map(|identity| Wanted {
+                name: name.to_owned(),
+                identity,
+                place: nowhere(),
+            })
+            .collect();
+        Some(if found.is_empty() {
+            let what = format!("nothing of {name} is kept or pinned here");
+            Err(Error::new(Kind::NotFound, what)
+                .with_advice("rdmfs cache status --json tells what is pinned."))
+        } else {
+            Ok(found)
+        })
     }
 
     /// Tells what of each file is here.
@@ -319,7 +349,14 @@ impl Store {
                         bytes: 0,
                     },
                 );
-                let fate = found.map_or(Fate::Absent, |entry| self.clear_one(&entry, pinned, work));
+                let fate = match found {
+                    Some(entry) => self.clear_one(&entry, pinned, work),
+                    // A pin of which nothing is here.
+                    None if pinned && matches!(self.pins().remove(&one.identity.stem()), Ok(true)) => {
+                        Fate::Unpinned
+                    }
+                    None => Fate::Absent,
+                };
                 work.settle(one.outcome(fate, &self.facts_of(&one.identity)));
             }
             return;
@@ -399,6 +436,12 @@ impl Store {
         self.ledger().give_back(entry.bytes);
         self.ledger().discount_file();
     }
+}
+
+/// The checksum in `md5:CHECKSUM`.
+#[must_use]
+pub fn checksum_in(name: &str) -> Option<Md5> {
+    Md5::from_hex(name.strip_prefix("md5:")?)
 }
 
 /// What the name of a copy says: `7d/7d42…-5000`.

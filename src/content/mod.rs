@@ -73,9 +73,9 @@ use std::time::{Duration, Instant, SystemTime};
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
-pub use chores::Wanted;
+pub use chores::{Wanted, checksum_in};
 pub use file::Content;
-pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
+pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
 pub use whole::HandedOut;
 pub use work::{Ending, Work};

@@ -44,7 +44,7 @@ struct Known {
 pub(super) struct Order {
     #[serde(rename = "do")]
     what: What,
-    /// Places below the mount point; none means the whole cache.
+    /// Places below the mount point, or checksums as `md5:CHECKSUM`; none means the whole cache.
     #[serde(default)]
     paths: Vec<String>,
     /// Fetch: and keep until they are unpinned. Clear: also what is pinned.
@@ -152,7 +152,11 @@ impl Tree {
             if work.is_stopped() {
                 return Err(stopped());
             }
-            match self.wanted(path) {
+            let named = self.content().named(path).map(|found| match order.what {
+                What::Fetch => Err(by_checksum(path)),
+                _ => found,
+            });
+            match named.unwrap_or_else(|| self.wanted(path)) {
                 Ok(mut found) => wanted.append(&mut found),
                 Err(error) => failed.push((path, error)),
             }
@@ -251,6 +255,15 @@ fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
         What::Unpin => store.unpin((!of_all).then_some(&*wanted), work),
     }
     Ok(())
+}
+
+/// What is fetched has to be somewhere.
+fn by_checksum(name: &str) -> Error {
+    Error::new(
+        Kind::Call(libc::EINVAL),
+        format!("{name} can't be fetched by its checksum"),
+    )
+    .with_advice("Name a place in the mount where it is, or the id of its record.")
 }
 
 /// Work that was stopped may have left anything undone.

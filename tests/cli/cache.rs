@@ -543,6 +543,56 @@ fn nothing_is_pinned_in_a_cache_that_ends_with_the_mount() {
 }
 
 #[test]
+fn a_pin_is_let_go_by_its_checksum_with_and_without_a_mount() {
+    let world = World::new(&[MIB, 100], &[]);
+    world
+        .run(&["fetch", "--pin", text(&world.record())])
+        .expect(0, &[]);
+    let whole = world.whole();
+    let names = |i: usize| format!("md5:{}", world.md5_and_size(i).0);
+    let mut told: Vec<String> = (0..2)
+        .map(|i| format!("md5:{}", whole["pins"][i]["md5"].as_str().unwrap()))
+        .collect();
+    told.sort();
+    let mut wanted = vec![names(0), names(1)];
+    wanted.sort();
+    assert_eq!(told, wanted, "{whole:#}");
+    let place = world.home.mountpoint();
+    world
+        .run(&["status", text(&place)])
+        .expect(0, &["pinned: 2 files", &names(0), &names(1)]);
+    world
+        .run(&["unpin", "--mount", text(&place), &names(0)])
+        .expect(0, &["no longer pinned"]);
+    assert_eq!(
+        (&world.state(0)["pinned"], &world.state(1)["pinned"]),
+        (&false.into(), &true.into())
+    );
+    // Bytes of which nothing is here can't be named so, and nothing is fetched by a checksum.
+    world
+        .run(&["unpin", "--mount", text(&place), &format!("md5:{:032x}", 7)])
+        .expect(1, &["nothing of md5:"]);
+    world
+        .run(&["fetch", "--mount", text(&place), &names(0)])
+        .expect(1, &["can't be fetched by its checksum"]);
+    world.home.unmount(&[]).expect(0, &[]);
+    let cache = world.cache();
+    let directory = ["--cache-dir", text(&cache)];
+    world
+        .run(&[&["unpin", "records/a"], &directory[..]].concat())
+        .expect(2, &["md5:"]);
+    world
+        .run(&[&["clear", "--yes", "--pinned", &names(1)], &directory[..]].concat())
+        .expect(0, &["1 dropped"]);
+    let whole = world.json(&[&["status"], &directory[..]].concat()).1;
+    assert_eq!(
+        (&whole["files"], &whole["pinned_files"]),
+        (&1.into(), &0.into()),
+        "{whole:#}"
+    );
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();

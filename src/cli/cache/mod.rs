@@ -38,11 +38,13 @@ Examples:
   rdmfs cache fetch --pin ~/zenodo/records/1234567
   rdmfs cache status ~/zenodo/records/1234567/files
   rdmfs cache unpin 1234567
+  rdmfs cache unpin md5:0cc175b9c0f1b6a831c399e269772661
   rdmfs cache verify ~/zenodo
   rdmfs cache clear --yes
 
 A PATH is a file, a folder or a record in a mount, or the id of a record; the mount point itself
-stands for all that its cache holds. Nothing in a cache is the only copy: what is dropped is
+stands for all that its cache holds. But for fetch, a PATH may also be md5:CHECKSUM, as status tells
+it, of what is kept or pinned: also with --cache-dir, and if its record is gone. Nothing in a cache is the only copy: what is dropped is
 fetched again when it is read. Files written and not sent yet are not in it (rdmfs uploads).";
 
 #[derive(Subcommand)]
@@ -60,7 +62,7 @@ struct Where {
     #[arg(long, value_name = "MOUNTPOINT")]
     mount: Option<PathBuf>,
     /// The cache in this directory
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["mount", "paths"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "mount")]
     cache_dir: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long)]

@@ -16,6 +16,9 @@ use crate::content::{self, Survey};
 use crate::error::Result;
 use crate::status::{Fate, Outcome};
 
+/// As many pins are told one by one to a person.
+const MOST_PINS: usize = 20;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -74,6 +77,7 @@ fn whole_json(target: &Target, survey: &Survey) -> Value {
         "partial": survey.partial,
         "pinned_files": survey.pinned_files,
         "pinned": survey.pinned,
+        "pins": survey.pins,
         "largest": survey.largest,
     })
 }
@@ -106,6 +110,12 @@ fn whole_text(target: &Target, survey: &Survey) -> String {
         survey.pinned_files,
         Size(survey.pinned)
     ));
+    for pin in survey.pins.iter().take(MOST_PINS) {
+        text.push_str(&format!("  pinned: {}  md5:{}\n", Size(pin.size), pin.md5));
+    }
+    if survey.pins.len() > MOST_PINS {
+        text.push_str("  pinned: all of them are told with --json\n");
+    }
     for large in &survey.largest {
         let name = large
             .md5

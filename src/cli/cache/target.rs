@@ -42,7 +42,10 @@ impl Target {
 /// If something that is named isn't there, or a mount that is meant doesn't answer.
 pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
     if let Some(directory) = &of.cache_dir {
-        return Ok(vec![in_directory(directory)?]);
+        return Ok(vec![Target {
+            paths: checksums(paths)?,
+            ..in_directory(directory)?
+        }]);
     }
     let mounts = on_top(mountinfo::ours(None)?);
     if paths.is_empty() {
@@ -157,26 +160,46 @@ fn unused(directory: PathBuf) -> Target {
     }
 }
 
-/// A record's id, which is no path.
+/// What can be named without a mount.
+fn checksums(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let checksum = |path: &PathBuf| {
+        let name = path.to_str().filter(|name| content::checksum_in(name).is_some());
+        name.map(str::to_owned).ok_or_else(|| {
+            Error::new(
+                Kind::Usage,
+                format!(
+                    "{} is no checksum, and --cache-dir names no mount",
+                    path.display()
+                ),
+            )
+            .with_advice("Name md5:CHECKSUM as rdmfs cache status tells it, or the mount with --mount.")
+        })
+    };
+    paths.iter().map(checksum).collect()
+}
+
+/// A record's id or a checksum, which is no path.
 fn by_id(path: &Path, of: &Where, mounts: &[Mount]) -> Result<Within> {
-    let id = path
-        .to_str()
-        .and_then(RecordId::new)
-        .ok_or_else(|| missing(path))?;
+    let text = path.to_str().ok_or_else(|| missing(path))?;
+    let below = match (content::checksum_in(text), RecordId::new(text)) {
+        (Some(_), _) => path.to_owned(),
+        (None, Some(id)) => Path::new("records").join(id.as_str()),
+        (None, None) => return Err(missing(path)),
+    };
     let mount = match (&of.mount, mounts) {
         (Some(place), _) => mountinfo::ours(Some(place))?.swap_remove(0),
         (None, [only]) => only.clone(),
         (None, []) => return Err(missing(path)),
         (None, _) => {
             return Err(
-                Error::new(Kind::Usage, format!("{id} may be a record of several mounts"))
+                Error::new(Kind::Usage, format!("{text} may be in several mounts"))
                     .with_advice("Name the mount with --mount, or the path of the record in it."),
             );
         }
     };
     Ok(Within {
         mountpoint: mount.mountpoint,
-        below: Path::new("records").join(id.as_str()),
+        below,
     })
 }
 
@@ -200,7 +223,7 @@ fn missing(path: &Path) -> Error {
     )
     .with_advice(
         "Mount the repository first: which bytes a name stands for, the repository tells. Without paths, rdmfs cache works \
-         on whole caches, also without a mount.",
+         on whole caches, also without a mount, and with --cache-dir on single files by md5:CHECKSUM.",
     )
 }
 

@@ -155,7 +155,7 @@ pub fn run(target: &Target, order: Order, show: &mut Show) -> Result<Done> {
                 }
             }
         }
-        None => here(&target.directory, order, &interrupted, show, &mut done)?,
+        None => here(target, order, &interrupted, show, &mut done)?,
     }
     Ok(done)
 }
@@ -182,25 +182,37 @@ fn batches(paths: &[String]) -> Vec<&[String]> {
 
 /// Does it in this process, on a cache that no daemon uses: its lock is held meanwhile.
 fn here(
-    directory: &Path,
+    target: &Target,
     order: Order,
     interrupted: &AtomicBool,
     show: &mut Show,
     done: &mut Done,
 ) -> Result<()> {
-    let store = open(directory)?;
+    let store = open(&target.directory)?;
     let work = Arc::new(content::Work::new(1));
     let (worker_store, worker_work) = (Arc::clone(&store), Arc::clone(&work));
+    let paths = target.paths.clone();
     let ending = work.ending();
     let worker = thread::spawn(move || {
         let _ending = ending;
         let (store, work) = (worker_store, worker_work);
+        let mut wanted = Vec::new();
+        for path in &paths {
+            match store.named(path) {
+                Some(Ok(mut found)) => wanted.append(&mut found),
+                Some(Err(error)) => work.fail(path, &error),
+                // A target without a mount has only checksums.
+                None => {}
+            }
+        }
+        let wanted = (!paths.is_empty()).then_some(wanted);
         match order.what {
-            What::Verify => store.verify(None, &work),
-            What::Clear => store.clear(None, order.pins, &work),
-            What::Unpin => store.unpin(None, &work),
-            // Both need names, and those need a mount.
-            What::Look | What::Fetch => {}
+            What::Look => store.tell_of(&wanted.unwrap_or_default(), &work),
+            What::Verify => store.verify(wanted, &work),
+            What::Clear => store.clear(wanted.as_deref(), order.pins, &work),
+            What::Unpin => store.unpin(wanted.as_deref(), &work),
+            // It needs a place, and that needs a mount.
+            What::Fetch => {}
         }
         work.finish(Ok(()));
     });
