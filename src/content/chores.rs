@@ -378,6 +378,12 @@ impl Store {
         }
     }
 
+    /// Whether anything is pinned.
+    #[must_use]
+    pub fn has_pins(&self) -> bool {
+        !self.pins().all().is_empty()
+    }
+
     fn clear_one(&self, entry: &Entry, pinned: bool, work: &Work) -> Fate {
         let is_pinned = self.pins().has(&entry.stem);
         if is_pinned && !pinned {

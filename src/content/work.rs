@@ -176,7 +176,7 @@ impl Work {
     }
 
     /// So many bytes of the disk came free.
-    pub(super) fn freed(&self, bytes: u64) {
+    pub fn freed(&self, bytes: u64) {
         self.state.lock().told.freed += bytes;
     }
 }

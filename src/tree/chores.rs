@@ -240,18 +240,25 @@ fn wanted_file(owner: &Owner, file: &super::view::File, name: String) -> Option<
 }
 
 fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
-    let (store, wanted) = {
+    let (store, catalog, wanted) = {
         let Some(tree) = tree.upgrade() else {
             return Err(stopped());
         };
-        (Arc::clone(tree.content()), tree.all_wanted(order, work)?)
+        let (store, catalog) = (Arc::clone(tree.content()), Arc::clone(tree.catalog()));
+        (store, catalog, tree.all_wanted(order, work)?)
     };
     let of_all = order.paths.is_empty();
     match order.what {
         What::Look => store.tell_of(&wanted, work),
         What::Fetch => store.keep(wanted, order.pins, work)?,
         What::Verify => store.verify((!of_all).then_some(wanted), work),
-        What::Clear => store.clear((!of_all).then_some(&*wanted), order.pins, work),
+        What::Clear => {
+            store.clear((!of_all).then_some(&*wanted), order.pins, work);
+            // What is pinned is found, without the repository, by what is known of its record.
+            if of_all && !work.is_stopped() && !store.has_pins() {
+                work.freed(catalog.clear_kept());
+            }
+        }
         What::Unpin => store.unpin((!of_all).then_some(&*wanted), work),
     }
     Ok(())

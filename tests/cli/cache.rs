@@ -593,6 +593,35 @@ fn a_pin_is_let_go_by_its_checksum_with_and_without_a_mount() {
 }
 
 #[test]
+fn clearing_a_whole_cache_clears_what_is_known_of_records_too() {
+    let world = World::new(&[MIB], &[]);
+    let place = world.home.mountpoint();
+    let known = || world.whole()["catalog"].as_u64().unwrap();
+    world
+        .run(&["fetch", "--pin", text(&world.record())])
+        .expect(0, &[]);
+    wait_until("the record is kept", || known() > 0);
+    // The pinned file is found by what is known of its record.
+    world.run(&["clear", "--yes", text(&place)]).expect(0, &[]);
+    assert!(known() > 0);
+    world
+        .run(&["clear", "--yes", "--pinned", text(&place)])
+        .expect(0, &["1 dropped"]);
+    wait_until("it is dropped", || known() == 0);
+    fs::metadata(world.file(0)).unwrap();
+    world.home.unmount(&[]).expect(0, &[]);
+    world.mount(&["--metadata-ttl", "0s"]);
+    fs::metadata(world.file(0)).unwrap();
+    world.home.unmount(&[]).expect(0, &[]);
+    let cache = world.cache();
+    assert!(cache.join("catalog").exists());
+    world
+        .run(&["clear", "--yes", "--cache-dir", text(&cache)])
+        .expect(0, &[]);
+    assert!(!cache.join("catalog").exists());
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::catalog;
 use crate::cli::terminal;
 use crate::cli::units::Size;
 use crate::content;
@@ -185,9 +186,10 @@ fn question(targets: &[Target]) -> String {
             if target.is_whole() {
                 let found = content::survey(&target.directory);
                 format!(
-                    "  {} files, {}, in {}\n",
+                    "  {} files, {}, and {} known of records, in {}\n",
                     found.files,
                     Size(found.used),
+                    Size(catalog::kept_bytes(&target.directory)),
                     target.directory.display()
                 )
             } else {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::catalog;
 use crate::cli::cache::Where;
 use crate::cli::cache::show::Show;
 use crate::cli::cache::target::{self, Target};
@@ -72,6 +73,7 @@ fn whole_json(target: &Target, survey: &Survey) -> Value {
         "kept_free": status.map(|status| status.cache.kept_free),
         "disk_free": settings::disk(&target.directory).map(|(_, free)| free),
         "used": survey.used,
+        "catalog": catalog::kept_bytes(&target.directory),
         "files": survey.files,
         "complete": survey.complete,
         "partial": survey.partial,
@@ -109,6 +111,10 @@ fn whole_text(target: &Target, survey: &Survey) -> String {
         "  pinned: {} files, {}\n",
         survey.pinned_files,
         Size(survey.pinned)
+    ));
+    text.push_str(&format!(
+        "  known of records: {}\n",
+        Size(catalog::kept_bytes(&target.directory))
     ));
     for pin in survey.pins.iter().take(MOST_PINS) {
         text.push_str(&format!("  pinned: {}  md5:{}\n", Size(pin.size), pin.md5));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::catalog;
 use crate::cli::cache::show::Show;
 use crate::cli::cache::target::Target;
 use crate::cli::control;
@@ -191,7 +192,7 @@ fn here(
     let store = open(&target.directory)?;
     let work = Arc::new(content::Work::new(1));
     let (worker_store, worker_work) = (Arc::clone(&store), Arc::clone(&work));
-    let paths = target.paths.clone();
+    let (directory, paths) = (target.directory.clone(), target.paths.clone());
     let ending = work.ending();
     let worker = thread::spawn(move || {
         let _ending = ending;
@@ -209,7 +210,20 @@ fn here(
         match order.what {
             What::Look => store.tell_of(&wanted.unwrap_or_default(), &work),
             What::Verify => store.verify(wanted, &work),
-            What::Clear => store.clear(wanted.as_deref(), order.pins, &work),
+            What::Clear => {
+                store.clear(wanted.as_deref(), order.pins, &work);
+                // What is pinned is found, without the repository, by what is known of its record.
+                if wanted.is_none() && !work.is_stopped() && !store.has_pins() {
+                    match catalog::remove_kept(&directory) {
+                        Ok(bytes) => work.freed(bytes),
+                        Err(error) => {
+                            let what = format!("remove the catalog in {}", directory.display());
+                            work.finish(Err(Error::local(what, &error)));
+                            return;
+                        }
+                    }
+                }
+            }
             What::Unpin => store.unpin(wanted.as_deref(), &work),
             // It needs a place, and that needs a mount.
             What::Fetch => {}
