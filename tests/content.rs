@@ -63,6 +63,7 @@ impl World {
             connections: 4,
             window: 32 * MIB,
             memory: 128 * MIB,
+            is_private: false,
         }
     }
 

@@ -59,6 +59,7 @@ impl World {
             connections: 2,
             window: 1 << 20,
             memory: 8 << 20,
+            is_private: false,
         };
         Store::open(settings, Arc::new(repository.unwrap())).unwrap()
     }
@@ -298,6 +299,28 @@ fn verifying_finds_and_drops_each_damage_that_would_matter() {
             was_found,
             "{what}: {first:?}, {requests}"
         );
+    }
+}
+
+#[test]
+fn verifying_drops_nothing_that_it_merely_could_not_open() {
+    for ending in ["data", "map"] {
+        let world = World::new();
+        world.fill(true);
+        let (path, aside) = (world.copy(0, ending), world.copy(0, "aside"));
+        fs::rename(&path, &aside).unwrap();
+        // A link to itself can't be opened, as if there were too many open files or a fault of the disk.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let store = world.store();
+        let verify = |wanted| {
+            let work = Work::new(1);
+            store.verify(wanted, &work);
+            work.tell(0).counts
+        };
+        assert_eq!(verify(Some(vec![world.wanted(0)])), [(Fate::Failed, 1)].into());
+        assert_eq!(verify(None), [(Fate::Failed, 1), (Fate::Sound, 1)].into());
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(verify(None), [(Fate::Sound, 2)].into(), "{ending}");
     }
 }
 

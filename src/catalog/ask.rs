@@ -76,6 +76,12 @@ impl Catalog {
         self.reach.offline()
     }
 
+    /// Drops what is kept on disk for the next mount. Returns how many bytes that is.
+    #[must_use]
+    pub fn clear_kept(&self) -> u64 {
+        self.store.as_ref().map_or(0, Store::clear)
+    }
+
     /// Writes what is still to be kept.
     pub fn shutdown(&self) {
         if let Some(store) = &self.store {

@@ -29,6 +29,7 @@ use timed::{Lifetimes, Said, Timed, Weigh};
 pub use entry::Entry;
 pub use list::FileList;
 pub use reach::{Offline, is_silence};
+pub use store::{kept_bytes, remove_kept};
 
 /// A list that is shared with those who look at it.
 struct Listed {

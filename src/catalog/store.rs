@@ -88,6 +88,7 @@ pub struct Store {
 enum Job {
     Write(PathBuf, Vec<Bytes>),
     Remove(PathBuf),
+    Clear,
 }
 
 /// A first line of another form is of another version, and not read.
@@ -188,6 +189,12 @@ impl Store {
         }
     }
 
+    /// Drops all that is kept of this account, after what waits to be written. Returns how many bytes are there now.
+    pub fn clear(&self) -> u64 {
+        self.send(Job::Clear, 0);
+        bytes_below(&self.directory)
+    }
+
     /// Ends, when what waits is written.
     pub fn shutdown(&self) {
         drop(self.jobs.lock().take());
@@ -251,6 +258,13 @@ impl Worker {
                     self.grow(size);
                 }
                 Job::Remove(path) => drop(fs::remove_file(path)),
+                Job::Clear => {
+                    for topic in Topic::ALL {
+                        // Folders of several topics are gone the second time; the rest is found by the next sweep.
+                        let _ = fs::remove_dir_all(self.directory.join(topic.folder()));
+                    }
+                    self.used = None;
+                }
             }
         }
     }
@@ -346,6 +360,31 @@ impl Worker {
         }
         used
     }
+}
+
+/// Bytes of all that is kept below a cache directory, of whatever account.
+#[must_use]
+pub fn kept_bytes(cache: &Path) -> u64 {
+    bytes_below(&cache.join("catalog"))
+}
+
+/// Drops all that is kept below a cache directory, of whatever account, and returns how many bytes that were. A mount that
+/// writes there goes on with nothing.
+///
+/// # Errors
+/// If it can't be removed.
+pub fn remove_kept(cache: &Path) -> std::io::Result<u64> {
+    let bytes = kept_bytes(cache);
+    match fs::remove_dir_all(cache.join("catalog")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(bytes),
+    }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let mut files = Vec::new();
+    collect(folder, &mut files);
+    files.iter().map(|(_, size, _)| size).sum()
 }
 
 fn write_all(file: &mut File, parts: &[Bytes]) -> std::io::Result<()> {
@@ -519,6 +558,24 @@ mod tests {
         let used: u64 = files.iter().map(|(_, size, _)| size).sum();
         assert!((2_000..=5_000).contains(&used), "{used}");
         assert!(files.iter().any(|(_, _, path)| path.ends_with("a19")));
+    }
+
+    #[test]
+    fn what_is_cleared_is_gone_with_what_waited_and_what_comes_then_is_kept() {
+        let (cache, path) = kept("text");
+        assert_eq!(kept_bytes(cache.path()), fs::metadata(&path).unwrap().len());
+        let store = Store::open(cache.path(), "account", LARGE).unwrap();
+        store.save(Topic::Files, "a1", time(), "waits".into());
+        assert!(store.clear() > 0);
+        store.save(Topic::Hit, "b1", time(), "new".into());
+        drop(store);
+        let store = Store::open(cache.path(), "account", LARGE).unwrap();
+        assert_eq!(store.load(Topic::Record, "a1"), None);
+        assert_eq!(store.load(Topic::Files, "a1"), None);
+        assert_eq!(store.load(Topic::Hit, "b1").unwrap().text, "new");
+        drop(store);
+        assert!(remove_kept(cache.path()).unwrap() > 0);
+        assert_eq!(remove_kept(cache.path()).unwrap(), 0);
     }
 
     #[test]

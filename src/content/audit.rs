@@ -1,16 +1,16 @@
 //! Reading a copy against its checksums because somebody asked, not because a block is wanted.
 //!
 //! Called by `chores`. It holds the copy open as a reader does, so that it is not dropped meanwhile, and drops what is
-//! wrong. It never fetches, and holds no lock while it reads.
+//! wrong; what it can't read it leaves alone. It never fetches, and holds no lock while it reads.
 
 use std::sync::Arc;
 
 use super::Identity;
-use super::blocks::{Names, ReadFault, blocks_in, span_of};
+use super::blocks::{Blocks, Names, ReadFault, blocks_in, span_of};
 use super::file::Content;
 use super::state::Copy;
 use super::verify::OrderedHash;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,14 @@ impl Content {
                     let names = Names::new(self.store.root(), &self.stem);
                     if !names.map.exists() && !names.data.exists() {
                         return Ok(Audit::Nothing);
+                    }
+                    // It could not be opened when it was to be, which may have passed: too many open files, a fault of the
+                    // disk, no memory. Only what opens and is no copy is of no use.
+                    let opened = Blocks::open(&names, self.size())
+                        .map_err(|error| Error::local(format!("open {} in the cache", self.stem), &error))?;
+                    if opened.is_some() {
+                        let what = format!("{} could not be opened a moment ago", self.stem);
+                        return Err(Error::new(Kind::NotReady, what).with_advice("Check it again."));
                     }
                     // Under the lock: nobody may make a copy of this name meanwhile.
                     let gone = self.drop_files(&mut state);

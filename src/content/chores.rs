@@ -4,7 +4,7 @@
 //! reports to a [`Work`] and ends soon after that was stopped. Nothing that a user wrote is here, so none of it can lose
 //! anything that can't be fetched again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::blocks::Names;
 use super::evict::{Entry, disk_of, for_each_copy, look_again};
 use super::inspect::{CopyFacts, look_at};
 use super::reader::Reader;
-use super::work::Work;
+use super::work::{Work, with_advice};
 use super::{Identity, Store, UNVERIFIED};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FilePlace, Md5, Owner, RecordId};
@@ -62,6 +62,36 @@ impl Store {
         look_at(&self.settings.directory, identity)
     }
 
+    /// The files that `md5:CHECKSUM` stands for, of those that are kept or pinned here: the record that they are in may be
+    /// gone, or closed to us. `None` if the name is of another form.
+    pub fn named(&self, name: &str) -> Option<Result<Vec<Wanted>>> {
+        let md5 = checksum_in(name)?;
+        let begin = format!("{md5}-");
+        let folder = self.root().join(&begin[..2]);
+        let kept = fs::read_dir(folder).into_iter().flatten().flatten();
+        let kept = kept.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".map")?.to_owned()));
+        let names: BTreeSet<String> = kept
+            .chain(self.pins().all())
+            .filter(|name| name.starts_with(&begin))
+            .collect();
+        let found: Vec<Wanted> = names
+            .iter()
+            .filter_map(|found| identity_of(&stem_of(found)))
+            .map(|identity| Wanted {
+                name: name.to_owned(),
+                identity,
+                place: nowhere(),
+            })
+            .collect();
+        Some(if found.is_empty() {
+            let what = format!("nothing of {name} is kept or pinned here");
+            Err(Error::new(Kind::NotFound, what)
+                .with_advice("rdmfs cache status --json tells what is pinned."))
+        } else {
+            Ok(found)
+        })
+    }
+
     /// Tells what of each file is here.
     pub fn tell_of(&self, wanted: &[Wanted], work: &Work) {
         work.plan(
@@ -85,12 +115,20 @@ impl Store {
     /// Fetches files and checks them, several at once. With `pin`, they stay until they are let go.
     ///
     /// # Errors
-    /// `DiskFull` if they can't all be here at the same time; nothing is fetched then.
+    /// `DiskFull` if they can't all be here at the same time, `EBUSY` for pins in a cache that ends with the mount;
+    /// nothing is fetched then.
     pub fn keep(self: &Arc<Self>, wanted: Vec<Wanted>, pin: bool, work: &Work) -> Result<()> {
         work.plan(
             wanted.len() as u64,
             wanted.iter().map(|one| one.identity.size()).sum(),
         );
+        if pin && self.settings.is_private {
+            return Err(Error::new(
+                Kind::Call(libc::EBUSY),
+                "nothing can be pinned here: another rdmfs uses the cache, and what this mount has instead goes when it ends",
+            )
+            .with_advice("Use the other mount, or mount this one with a --cache-dir of its own."));
+        }
         self.ensure_room(&wanted)?;
         let (tell, told) = mpsc::channel();
         let mut rest = wanted.into_iter().enumerate();
@@ -152,6 +190,10 @@ impl Store {
             },
             Ok(()) if !is_checked => Outcome {
                 reason: "the repository gives no MD5 for it, so it is kept until the mount ends".into(),
+                ..one.wanted.outcome(Fate::Unkept, &facts)
+            },
+            Ok(()) if self.settings.is_private => Outcome {
+                reason: "another rdmfs uses the cache, so it is kept until the mount ends".into(),
                 ..one.wanted.outcome(Fate::Unkept, &facts)
             },
             Ok(()) if one.was_here => one.wanted.outcome(Fate::Here, &facts),
@@ -307,7 +349,14 @@ impl Store {
                         bytes: 0,
                     },
                 );
-                let fate = found.map_or(Fate::Absent, |entry| self.clear_one(&entry, pinned, work));
+                let fate = match found {
+                    Some(entry) => self.clear_one(&entry, pinned, work),
+                    // A pin of which nothing is here.
+                    None if pinned && matches!(self.pins().remove(&one.identity.stem()), Ok(true)) => {
+                        Fate::Unpinned
+                    }
+                    None => Fate::Absent,
+                };
                 work.settle(one.outcome(fate, &self.facts_of(&one.identity)));
             }
             return;
@@ -327,6 +376,12 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Whether anything is pinned.
+    #[must_use]
+    pub fn has_pins(&self) -> bool {
+        !self.pins().all().is_empty()
     }
 
     fn clear_one(&self, entry: &Entry, pinned: bool, work: &Work) -> Fate {
@@ -389,6 +444,12 @@ impl Store {
     }
 }
 
+/// The checksum in `md5:CHECKSUM`.
+#[must_use]
+pub fn checksum_in(name: &str) -> Option<Md5> {
+    Md5::from_hex(name.strip_prefix("md5:")?)
+}
+
 /// What the name of a copy says: `7d/7d42…-5000`.
 fn identity_of(stem: &str) -> Option<Identity> {
     let (md5, size) = stem.rsplit_once('/')?.1.rsplit_once('-')?;
@@ -410,13 +471,6 @@ fn nowhere() -> FilePlace {
     FilePlace {
         owner: Owner::Draft(id),
         key: "".into(),
-    }
-}
-
-fn with_advice(error: &Error) -> String {
-    match error.advice() {
-        "" => error.to_string(),
-        advice => format!("{error}. {advice}"),
     }
 }
 

@@ -44,8 +44,19 @@ pub struct Survey {
     pub pinned_files: u64,
     /// Their bytes.
     pub pinned: u64,
+    /// Which they are, the largest first.
+    pub pins: Vec<Pinned>,
     /// The largest, by what they take.
     pub largest: Vec<Large>,
+}
+
+/// A file that is pinned. The record that it is in may be gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Pinned {
+    /// Its size.
+    pub size: u64,
+    /// Its MD5.
+    pub md5: String,
 }
 
 /// One of the largest files.
@@ -109,7 +120,20 @@ pub fn survey(directory: &Path) -> Survey {
             survey.largest.truncate(LARGEST);
         }
     });
-    (survey.pinned_files, survey.pinned) = Pins::of(&root).count();
+    let pins = Pins::of(&root).all();
+    survey.pins = pins
+        .iter()
+        .filter_map(|name| {
+            let (md5, size) = name.split_once('-')?;
+            Some(Pinned {
+                size: size.parse().ok()?,
+                md5: md5.to_owned(),
+            })
+        })
+        .collect();
+    survey.pins.sort_by(|one, other| other.cmp(one));
+    survey.pinned_files = survey.pins.len() as u64;
+    survey.pinned = survey.pins.iter().map(|pin| pin.size).sum();
     survey
 }
 

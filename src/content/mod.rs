@@ -73,12 +73,12 @@ use std::time::{Duration, Instant, SystemTime};
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
-pub use chores::Wanted;
+pub use chores::{Wanted, checksum_in};
 pub use file::Content;
-pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
+pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
 pub use whole::HandedOut;
-pub use work::Work;
+pub use work::{Ending, Work};
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
@@ -120,6 +120,8 @@ pub struct Settings {
     pub window: u64,
     /// Most bytes of read-ahead of all readers together.
     pub memory: u64,
+    /// The folder is removed with the mount, because another mount has the common one.
+    pub is_private: bool,
 }
 
 /// What names some bytes. Files without an MD5 (another algorithm, remote, a multipart just committed) are named by

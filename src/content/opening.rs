@@ -195,6 +195,7 @@ mod tests {
             connections: 1,
             window: BLOCK,
             memory: BLOCK,
+            is_private: false,
         }
     }
 

@@ -40,7 +40,7 @@ impl Pins {
     }
 
     /// How many files are pinned, and their bytes.
-    pub(super) fn count(&self) -> (u64, u64) {
+    fn count(&self) -> (u64, u64) {
         self.all()
             .iter()
             .filter_map(|name| size_in(name))

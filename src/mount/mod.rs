@@ -193,7 +193,7 @@ fn open_cache(
     repository: &Arc<Repository>,
     board: &Board,
 ) -> Result<(Arc<content::Store>, PathBuf)> {
-    let open = |directory: PathBuf| -> Result<_> {
+    let open = |directory: PathBuf, is_private: bool| -> Result<_> {
         let store = content::Store::open(
             content::Settings {
                 directory: directory.clone(),
@@ -202,12 +202,13 @@ fn open_cache(
                 connections: settings.connections,
                 window: settings.read_ahead,
                 memory: settings.memory,
+                is_private,
             },
             Arc::clone(repository),
         )?;
         Ok((store, directory))
     };
-    match open(settings.cache_dir.clone()) {
+    match open(settings.cache_dir.clone(), false) {
         Ok(opened) => {
             remove_left_private_caches(&settings.cache_dir);
             Ok(opened)
@@ -224,7 +225,7 @@ fn open_cache(
             );
             board
                 .post(&busy.with_advice("Give each mount a --cache-dir of its own to keep what it fetches."));
-            open(private)
+            open(private, true)
         }
         Err(error) => Err(error),
     }

@@ -16,11 +16,13 @@ use super::node::Node;
 use super::open::identity_of;
 use crate::content::{Wanted, Work};
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 use crate::repository::model::{FilePlace, FileStatus, Owner};
 
 /// As many pieces of work are remembered, the finished ones as well.
 const MOST: usize = 32;
-/// Work that nobody asks about for so long is stopped: whoever wanted it is gone.
+/// Work that nobody asks about for so long is stopped, and forgotten when it has ended: whoever wanted it is gone, and
+/// what became of ten thousand files takes some megabytes.
 const FORGOTTEN: Duration = Duration::from_secs(15);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -42,7 +44,7 @@ struct Known {
 pub(super) struct Order {
     #[serde(rename = "do")]
     what: What,
-    /// Places below the mount point; none means the whole cache.
+    /// Places below the mount point, or checksums as `md5:CHECKSUM`; none means the whole cache.
     #[serde(default)]
     paths: Vec<String>,
     /// Fetch: and keep until they are unpinned. Clear: also what is pinned.
@@ -70,7 +72,18 @@ impl Chores {
                 Kind::Call(libc::ENOENT),
                 format!("no work on the cache has the number {number}"),
             )
+            .with_advice("Run the command again: what nobody asked about for 15 s is forgotten.")
         })
+    }
+
+    /// Forgets a piece of work if it has ended and nobody has asked about it for so long. Tells whether it is forgotten.
+    fn forget(&self, work: &Work, unasked_for: Duration) -> bool {
+        let is_left = work.is_finished() && work.unasked_for() >= unasked_for;
+        if is_left {
+            let number = work.number();
+            self.known.lock().works.retain(|known| known.number() != number);
+        }
+        is_left
     }
 
     fn begin(&self) -> Result<Arc<Work>> {
@@ -84,7 +97,8 @@ impl Chores {
                 )
                 .with_advice("Wait until one of them has ended.")
             })?;
-            known.works.remove(at);
+            let gone = known.works.remove(at);
+            memory::freed(gone.weight());
         }
         known.last += 1;
         let work = Arc::new(Work::new(known.last));
@@ -105,11 +119,19 @@ impl Tree {
         let work = self.chores.begin()?;
         let number = work.number();
         let starting = |error: &std::io::Error| Error::local("start a thread for the cache", error);
-        let (tree, watched) = (Arc::downgrade(self), Arc::clone(&work));
+        let (tree, watched, ending) = (Arc::downgrade(self), Arc::clone(&work), work.ending());
         thread::Builder::new()
             .name("rdmfs-chore".into())
             .spawn(move || {
+                let _ending = ending;
                 let done = do_it(&tree, &order, &watched);
+                let done = done.and_then(|()| {
+                    if watched.is_stopped() {
+                        Err(stopped())
+                    } else {
+                        Ok(())
+                    }
+                });
                 watched.finish(done);
             })
             .map_err(|error| starting(&error))?;
@@ -119,6 +141,37 @@ impl Tree {
             .spawn(move || watch(&tree, &work))
             .map_err(|error| starting(&error))?;
         Ok(number)
+    }
+
+    /// The files at all the places of an order. A place at which nothing can be done is settled; if there is no other, that
+    /// is the error.
+    fn all_wanted(&self, order: &Order, work: &Work) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        let mut failed = Vec::new();
+        for path in &order.paths {
+            if work.is_stopped() {
+                return Err(stopped());
+            }
+            let named = self.content().named(path).map(|found| match order.what {
+                What::Fetch => Err(by_checksum(path)),
+                _ => found,
+            });
+            match named.unwrap_or_else(|| self.wanted(path)) {
+                Ok(mut found) => wanted.append(&mut found),
+                Err(error) => failed.push((path, error)),
+            }
+        }
+        let is_all = failed.len() == order.paths.len();
+        let mut failed = failed.into_iter();
+        let first = if is_all { failed.next() } else { None };
+        failed.for_each(|(path, error)| work.fail(path, &error));
+        if let Some((path, error)) = first {
+            return Err(error.during(path));
+        }
+        // What was named twice is done once.
+        let mut seen = std::collections::HashSet::new();
+        wanted.retain(|one| seen.insert(one.name.clone()));
+        Ok(wanted)
     }
 
     /// The files at a place below the mount point, and below it. What is no file of the repository's is left out.
@@ -187,38 +240,82 @@ fn wanted_file(owner: &Owner, file: &super::view::File, name: String) -> Option<
 }
 
 fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
-    let (store, wanted) = {
-        let Some(tree) = tree.upgrade() else { return Ok(()) };
-        let mut wanted = Vec::new();
-        for path in &order.paths {
-            if work.is_stopped() {
-                return Ok(());
-            }
-            wanted.append(&mut tree.wanted(path).map_err(|error| error.during(path))?);
-        }
-        // What was named twice is done once.
-        let mut seen = std::collections::HashSet::new();
-        wanted.retain(|one| seen.insert(one.name.clone()));
-        (Arc::clone(tree.content()), wanted)
+    let (store, catalog, wanted) = {
+        let Some(tree) = tree.upgrade() else {
+            return Err(stopped());
+        };
+        let (store, catalog) = (Arc::clone(tree.content()), Arc::clone(tree.catalog()));
+        (store, catalog, tree.all_wanted(order, work)?)
     };
     let of_all = order.paths.is_empty();
     match order.what {
         What::Look => store.tell_of(&wanted, work),
         What::Fetch => store.keep(wanted, order.pins, work)?,
         What::Verify => store.verify((!of_all).then_some(wanted), work),
-        What::Clear => store.clear((!of_all).then_some(&*wanted), order.pins, work),
+        What::Clear => {
+            store.clear((!of_all).then_some(&*wanted), order.pins, work);
+            // What is pinned is found, without the repository, by what is known of its record.
+            if of_all && !work.is_stopped() && !store.has_pins() {
+                work.freed(catalog.clear_kept());
+            }
+        }
         What::Unpin => store.unpin((!of_all).then_some(&*wanted), work),
     }
     Ok(())
 }
 
-/// Stops work that nobody asks about any more, and all when the mount ends.
+/// What is fetched has to be somewhere.
+fn by_checksum(name: &str) -> Error {
+    Error::new(
+        Kind::Call(libc::EINVAL),
+        format!("{name} can't be fetched by its checksum"),
+    )
+    .with_advice("Name a place in the mount where it is, or the id of its record.")
+}
+
+/// Work that was stopped may have left anything undone.
+fn stopped() -> Error {
+    Error::new(
+        Kind::Call(libc::EINTR),
+        "it was stopped before all was done, or nobody asked any more how far it was",
+    )
+    .with_advice("Run the command again; what is done is not done twice.")
+}
+
+/// Stops work that nobody asks about any more, and all when the mount ends. When it has ended and was told, or nobody
+/// wants to know, it is forgotten.
 fn watch(tree: &Weak<Tree>, work: &Work) {
-    while !work.is_finished() {
-        let ends = tree.upgrade().is_none_or(|tree| tree.content().is_ending());
-        if ends || work.unasked_for() > FORGOTTEN {
-            work.stop();
+    loop {
+        // Not held while waiting, so that the mount can end.
+        let is_over = {
+            let tree = tree.upgrade();
+            let ends = tree.as_ref().is_none_or(|tree| tree.content().is_ending());
+            if ends || work.unasked_for() > FORGOTTEN {
+                work.stop();
+            }
+            tree.map_or(work.is_finished(), |tree| tree.chores.forget(work, FORGOTTEN))
+        };
+        if is_over {
+            return memory::freed(work.weight());
         }
         thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_has_ended_is_forgotten_when_nobody_asks_about_it_any_more() {
+        let chores = Chores::default();
+        let work = chores.begin().unwrap();
+        let other = chores.begin().unwrap();
+        assert!(!chores.forget(&work, Duration::ZERO), "it has not ended");
+        work.finish(Ok(()));
+        assert!(!chores.forget(&work, FORGOTTEN), "somebody asked just now");
+        assert!(chores.forget(&work, Duration::ZERO));
+        assert!(chores.find(work.number()).is_err());
+        assert!(chores.find(other.number()).is_ok());
     }
 }

@@ -118,8 +118,9 @@ impl Tree {
             "stop" => self.chores.find(number_in(argument, "any work")?)?.stop(),
             _ => {
                 return Err(
-                    Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command"))
-                        .with_advice("There are: retry ID, discard ID, refresh."),
+                    Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command")).with_advice(
+                        "There are: retry ID, discard ID, refresh, cache ORDER, work ID SINCE, stop ID.",
+                    ),
                 );
             }
         }

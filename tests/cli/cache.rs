@@ -477,6 +477,151 @@ fn work_that_nobody_asks_about_any_more_is_stopped() {
 }
 
 #[test]
+fn what_was_stopped_by_somebody_else_is_no_success() {
+    let world = World::new(&[64 * MIB], &[]);
+    world
+        .sandbox
+        .fault(Fault::on(Route::Content).then(Effect::Bandwidth(MIB)));
+    let child = world
+        .home
+        .command(["cache", "fetch", "--pin", "--json", text(&world.record())])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it is being fetched", || world.sandbox.in_flight() > 0);
+    fs::write(world.home.mountpoint().join(".rdmfs/control"), "stop 1\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said:#?}");
+    assert!(
+        said[0]["error"].as_str().unwrap().contains("stopped"),
+        "{said:#?}"
+    );
+    assert_eq!(world.state(0)["pinned"], false);
+}
+
+#[test]
+fn a_place_that_is_not_there_spoils_nothing_for_the_others() {
+    let world = World::new(&[MIB, 100], &[]);
+    let (nothing, b) = (world.record().join("files/nothing"), world.file(1));
+    let (code, said) = world.json(&["fetch", text(&nothing), text(&b)]);
+    assert_eq!(code, Some(1), "{said:#}");
+    assert_eq!(said["outcomes"][0]["fate"], "failed", "{said:#}");
+    assert!(
+        said["outcomes"][0]["name"]
+            .as_str()
+            .unwrap()
+            .ends_with("files/nothing")
+    );
+    assert_eq!(world.state(1)["verified"], true);
+    world.run(&["status", text(&nothing), text(&b)]).expect(
+        1,
+        &[
+            "files/nothing: failed: there is no",
+            "files/b: 100 bytes",
+            "1 files:",
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_pinned_in_a_cache_that_ends_with_the_mount() {
+    let world = World::new(&[MIB], &[]);
+    let other = Home::new();
+    let cache = world.cache();
+    other
+        .mount(&["--cache-dir", text(&cache)], &world.sandbox.url())
+        .expect(0, &["mounted"]);
+    let record = other.mountpoint().join("records").join(&world.id);
+    other
+        .run(["cache", "fetch", "--pin", text(&record)])
+        .expect(1, &["nothing can be pinned", "--cache-dir"]);
+    assert_eq!(world.content_requests(), 0);
+    other
+        .run(["cache", "fetch", text(&record)])
+        .expect(0, &["not kept beyond the mount", "another rdmfs uses"]);
+}
+
+#[test]
+fn a_pin_is_let_go_by_its_checksum_with_and_without_a_mount() {
+    let world = World::new(&[MIB, 100], &[]);
+    world
+        .run(&["fetch", "--pin", text(&world.record())])
+        .expect(0, &[]);
+    let whole = world.whole();
+    let names = |i: usize| format!("md5:{}", world.md5_and_size(i).0);
+    let mut told: Vec<String> = (0..2)
+        .map(|i| format!("md5:{}", whole["pins"][i]["md5"].as_str().unwrap()))
+        .collect();
+    told.sort();
+    let mut wanted = vec![names(0), names(1)];
+    wanted.sort();
+    assert_eq!(told, wanted, "{whole:#}");
+    let place = world.home.mountpoint();
+    world
+        .run(&["status", text(&place)])
+        .expect(0, &["pinned: 2 files", &names(0), &names(1)]);
+    world
+        .run(&["unpin", "--mount", text(&place), &names(0)])
+        .expect(0, &["no longer pinned"]);
+    assert_eq!(
+        (&world.state(0)["pinned"], &world.state(1)["pinned"]),
+        (&false.into(), &true.into())
+    );
+    // Bytes of which nothing is here can't be named so, and nothing is fetched by a checksum.
+    world
+        .run(&["unpin", "--mount", text(&place), &format!("md5:{:032x}", 7)])
+        .expect(1, &["nothing of md5:"]);
+    world
+        .run(&["fetch", "--mount", text(&place), &names(0)])
+        .expect(1, &["can't be fetched by its checksum"]);
+    world.home.unmount(&[]).expect(0, &[]);
+    let cache = world.cache();
+    let directory = ["--cache-dir", text(&cache)];
+    world
+        .run(&[&["unpin", "records/a"], &directory[..]].concat())
+        .expect(2, &["md5:"]);
+    world
+        .run(&[&["clear", "--yes", "--pinned", &names(1)], &directory[..]].concat())
+        .expect(0, &["1 dropped"]);
+    let whole = world.json(&[&["status"], &directory[..]].concat()).1;
+    assert_eq!(
+        (&whole["files"], &whole["pinned_files"]),
+        (&1.into(), &0.into()),
+        "{whole:#}"
+    );
+}
+
+#[test]
+fn clearing_a_whole_cache_clears_what_is_known_of_records_too() {
+    let world = World::new(&[MIB], &[]);
+    let place = world.home.mountpoint();
+    let known = || world.whole()["catalog"].as_u64().unwrap();
+    world
+        .run(&["fetch", "--pin", text(&world.record())])
+        .expect(0, &[]);
+    wait_until("the record is kept", || known() > 0);
+    // The pinned file is found by what is known of its record.
+    world.run(&["clear", "--yes", text(&place)]).expect(0, &[]);
+    assert!(known() > 0);
+    world
+        .run(&["clear", "--yes", "--pinned", text(&place)])
+        .expect(0, &["1 dropped"]);
+    wait_until("it is dropped", || known() == 0);
+    fs::metadata(world.file(0)).unwrap();
+    world.home.unmount(&[]).expect(0, &[]);
+    world.mount(&["--metadata-ttl", "0s"]);
+    fs::metadata(world.file(0)).unwrap();
+    world.home.unmount(&[]).expect(0, &[]);
+    let cache = world.cache();
+    assert!(cache.join("catalog").exists());
+    world
+        .run(&["clear", "--yes", "--cache-dir", text(&cache)])
+        .expect(0, &[]);
+    assert!(!cache.join("catalog").exists());
+}
+
+#[test]
 fn the_status_shows_how_a_download_gets_on_and_what_was_read_in_all() {
     let world = World::new(&[16 * MIB, MIB], &[]);
     let place = world.home.mountpoint();

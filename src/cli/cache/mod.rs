@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::catalog;
 use crate::cli::terminal;
 use crate::cli::units::Size;
 use crate::content;
@@ -38,11 +39,13 @@ Examples:
   rdmfs cache fetch --pin ~/zenodo/records/1234567
   rdmfs cache status ~/zenodo/records/1234567/files
   rdmfs cache unpin 1234567
+  rdmfs cache unpin md5:0cc175b9c0f1b6a831c399e269772661
   rdmfs cache verify ~/zenodo
   rdmfs cache clear --yes
 
 A PATH is a file, a folder or a record in a mount, or the id of a record; the mount point itself
-stands for all that its cache holds. Nothing in a cache is the only copy: what is dropped is
+stands for all that its cache holds. But for fetch, a PATH may also be md5:CHECKSUM, as status tells
+it, of what is kept or pinned: also with --cache-dir, and if its record is gone. Nothing in a cache is the only copy: what is dropped is
 fetched again when it is read. Files written and not sent yet are not in it (rdmfs uploads).";
 
 #[derive(Subcommand)]
@@ -60,7 +63,7 @@ struct Where {
     #[arg(long, value_name = "MOUNTPOINT")]
     mount: Option<PathBuf>,
     /// The cache in this directory
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["mount", "paths"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "mount")]
     cache_dir: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long)]
@@ -183,9 +186,10 @@ fn question(targets: &[Target]) -> String {
             if target.is_whole() {
                 let found = content::survey(&target.directory);
                 format!(
-                    "  {} files, {}, in {}\n",
+                    "  {} files, {}, and {} known of records, in {}\n",
                     found.files,
                     Size(found.used),
+                    Size(catalog::kept_bytes(&target.directory)),
                     target.directory.display()
                 )
             } else {
@@ -204,19 +208,7 @@ fn act(targets: &[Target], what: What, pins: bool, json: bool) -> Result<ExitCod
     if targets.is_empty() && !json {
         terminal::say("there is no cache");
     }
-    let mut all_well = true;
-    let mut told: Vec<Value> = Vec::new();
-    for target in targets {
-        let mut show = Show::new(what, json);
-        let order = Order { what, pins };
-        let done = task::run(target, order, &mut show)?;
-        show.end(&done);
-        all_well &= is_well(what, &done);
-        told.push(as_json(target, &done));
-        if done.interrupted {
-            break;
-        }
-    }
+    let (all_well, told) = act_on_each(targets, what, pins, json)?;
     if json {
         terminal::say(format_args!("{:#}", Value::Array(told)));
     }
@@ -225,6 +217,24 @@ fn act(targets: &[Target], what: What, pins: bool, json: bool) -> Result<ExitCod
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Tells whether all went well, and what became of each.
+fn act_on_each(targets: &[Target], what: What, pins: bool, json: bool) -> Result<(bool, Vec<Value>)> {
+    let mut all_well = true;
+    let mut told: Vec<Value> = Vec::new();
+    for target in targets {
+        let mut show = Show::new(what, json);
+        let order = Order { what, pins };
+        let done = task::run_one_of(targets.len(), target, order, &mut show)?;
+        show.end(&done);
+        all_well &= is_well(what, &done);
+        told.push(as_json(target, &done));
+        if done.interrupted {
+            break;
+        }
+    }
+    Ok((all_well, told))
 }
 
 fn is_well(what: What, done: &Done) -> bool {
@@ -247,4 +257,30 @@ fn as_json(target: &Target, done: &Done) -> Value {
         "error": (!work.error.is_empty()).then_some(&work.error),
         "advice": (!work.advice.is_empty()).then_some(&work.advice),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_cache_that_is_busy_is_told_and_the_others_have_their_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let targets = ["busy", "free"].map(|name| Target {
+            mountpoint: None,
+            directory: folder.path().join(name),
+            status: None,
+            paths: Vec::new(),
+        });
+        std::fs::create_dir(&targets[0].directory).unwrap();
+        let lock = File::create(targets[0].directory.join("content.lock")).unwrap();
+        lock.lock().unwrap();
+        let (all_well, told) = act_on_each(&targets, What::Verify, false, true).unwrap();
+        assert!(!all_well);
+        assert!(told[0]["error"].as_str().unwrap().contains("in use"), "{told:#?}");
+        assert_eq!(told[1]["error"], Value::Null);
+        // If it is the only one, that is the command's own error.
+        assert!(act_on_each(&targets[..1], What::Verify, false, true).is_err());
+    }
 }

@@ -58,7 +58,8 @@ impl Show {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        if !done.work.error.is_empty() {
+        // Who interrupted it need not be told that it was stopped.
+        if !done.work.error.is_empty() && !done.interrupted {
             terminal::note(printable(&done.work.error));
             if !done.work.advice.is_empty() {
                 terminal::note(printable(&done.work.advice));

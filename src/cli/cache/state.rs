@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::catalog;
 use crate::cli::cache::Where;
 use crate::cli::cache::show::Show;
 use crate::cli::cache::target::{self, Target};
@@ -14,7 +15,10 @@ use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::content::{self, Survey};
 use crate::error::Result;
-use crate::status::Outcome;
+use crate::status::{Fate, Outcome};
+
+/// As many pins are told one by one to a person.
+const MOST_PINS: usize = 20;
 
 /// Runs the command.
 ///
@@ -42,9 +46,9 @@ pub fn run(paths: &[PathBuf], of: &Where) -> Result<ExitCode> {
             pins: false,
         };
         let mut show = Show::new(What::Look, of.json);
-        let done = task::run(target, order, &mut show)?;
+        let done = task::run_one_of(targets.len(), target, order, &mut show)?;
         show.end(&done);
-        if !done.work.error.is_empty() {
+        if !done.work.error.is_empty() || done.work.counts.contains_key(&Fate::Failed) {
             code = ExitCode::FAILURE;
         }
         if of.json {
@@ -69,11 +73,13 @@ fn whole_json(target: &Target, survey: &Survey) -> Value {
         "kept_free": status.map(|status| status.cache.kept_free),
         "disk_free": settings::disk(&target.directory).map(|(_, free)| free),
         "used": survey.used,
+        "catalog": catalog::kept_bytes(&target.directory),
         "files": survey.files,
         "complete": survey.complete,
         "partial": survey.partial,
         "pinned_files": survey.pinned_files,
         "pinned": survey.pinned,
+        "pins": survey.pins,
         "largest": survey.largest,
     })
 }
@@ -106,6 +112,16 @@ fn whole_text(target: &Target, survey: &Survey) -> String {
         survey.pinned_files,
         Size(survey.pinned)
     ));
+    text.push_str(&format!(
+        "  known of records: {}\n",
+        Size(catalog::kept_bytes(&target.directory))
+    ));
+    for pin in survey.pins.iter().take(MOST_PINS) {
+        text.push_str(&format!("  pinned: {}  md5:{}\n", Size(pin.size), pin.md5));
+    }
+    if survey.pins.len() > MOST_PINS {
+        text.push_str("  pinned: all of them are told with --json\n");
+    }
     for large in &survey.largest {
         let name = large
             .md5
@@ -132,7 +148,9 @@ fn files_json(target: &Target, done: &Done) -> Value {
 fn files_text(files: &[Outcome]) -> String {
     let mut text = String::new();
     let (mut have, mut size) = (0, 0);
-    for file in files {
+    // What failed was told already.
+    let files: Vec<&Outcome> = files.iter().filter(|file| file.fate != Fate::Failed).collect();
+    for file in &files {
         have += file.have;
         size += file.size;
         let state = match (file.verified, file.have) {

@@ -42,9 +42,12 @@ impl Target {
 /// If something that is named isn't there, or a mount that is meant doesn't answer.
 pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
     if let Some(directory) = &of.cache_dir {
-        return Ok(vec![in_directory(directory)?]);
+        return Ok(vec![Target {
+            paths: checksums(paths)?,
+            ..in_directory(directory)?
+        }]);
     }
-    let mounts = mountinfo::ours(None)?;
+    let mounts = on_top(mountinfo::ours(None)?);
     if paths.is_empty() {
         return match &of.mount {
             Some(place) => Ok(vec![of_mount(&mountinfo::ours(Some(place))?[0])?]),
@@ -66,8 +69,7 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
             Some(at) if targets[at].is_whole() => continue,
             Some(at) => at,
             None => {
-                // The one on top, if several lie on each other.
-                let mount = mounts.iter().rev().find(|mount| mount.mountpoint == *place);
+                let mount = mounts.iter().find(|mount| mount.mountpoint == *place);
                 let mount = mount.ok_or_else(|| missing(path))?;
                 targets.push(of_mount(mount)?);
                 targets.len() - 1
@@ -80,6 +82,16 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
         }
     }
     Ok(targets)
+}
+
+/// Of mounts that lie on each other the one on top, which is the last: the others can't be asked.
+fn on_top(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut on_top: Vec<Mount> = Vec::new();
+    for mount in mounts {
+        on_top.retain(|other| other.mountpoint != mount.mountpoint);
+        on_top.push(mount);
+    }
+    on_top
 }
 
 /// The mount's cache, all of it.
@@ -148,26 +160,46 @@ fn unused(directory: PathBuf) -> Target {
     }
 }
 
-/// A record's id, which is no path.
+/// What can be named without a mount.
+fn checksums(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let checksum = |path: &PathBuf| {
+        let name = path.to_str().filter(|name| content::checksum_in(name).is_some());
+        name.map(str::to_owned).ok_or_else(|| {
+            Error::new(
+                Kind::Usage,
+                format!(
+                    "{} is no checksum, and --cache-dir names no mount",
+                    path.display()
+                ),
+            )
+            .with_advice("Name md5:CHECKSUM as rdmfs cache status tells it, or the mount with --mount.")
+        })
+    };
+    paths.iter().map(checksum).collect()
+}
+
+/// A record's id or a checksum, which is no path.
 fn by_id(path: &Path, of: &Where, mounts: &[Mount]) -> Result<Within> {
-    let id = path
-        .to_str()
-        .and_then(RecordId::new)
-        .ok_or_else(|| missing(path))?;
+    let text = path.to_str().ok_or_else(|| missing(path))?;
+    let below = match (content::checksum_in(text), RecordId::new(text)) {
+        (Some(_), _) => path.to_owned(),
+        (None, Some(id)) => Path::new("records").join(id.as_str()),
+        (None, None) => return Err(missing(path)),
+    };
     let mount = match (&of.mount, mounts) {
         (Some(place), _) => mountinfo::ours(Some(place))?.swap_remove(0),
         (None, [only]) => only.clone(),
         (None, []) => return Err(missing(path)),
         (None, _) => {
             return Err(
-                Error::new(Kind::Usage, format!("{id} may be a record of several mounts"))
+                Error::new(Kind::Usage, format!("{text} may be in several mounts"))
                     .with_advice("Name the mount with --mount, or the path of the record in it."),
             );
         }
     };
     Ok(Within {
         mountpoint: mount.mountpoint,
-        below: Path::new("records").join(id.as_str()),
+        below,
     })
 }
 
@@ -191,13 +223,25 @@ fn missing(path: &Path) -> Error {
     )
     .with_advice(
         "Mount the repository first: which bytes a name stands for, the repository tells. Without paths, rdmfs cache works \
-         on whole caches, also without a mount.",
+         on whole caches, also without a mount, and with --cache-dir on single files by md5:CHECKSUM.",
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_mounts_on_one_place_the_one_on_top_is_meant_once() {
+        let mount = |place: &str, device: &str| Mount {
+            device: device.into(),
+            mountpoint: place.into(),
+            fs_type: "fuse.rdmfs".into(),
+            source: "https://example.org".into(),
+        };
+        let mounts = vec![mount("/a", "0:1"), mount("/b", "0:2"), mount("/a", "0:3")];
+        assert_eq!(on_top(mounts), [mount("/b", "0:2"), mount("/a", "0:3")]);
+    }
 
     #[test]
     fn a_place_is_told_without_dots() {

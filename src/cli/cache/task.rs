@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::catalog;
 use crate::cli::cache::show::Show;
 use crate::cli::cache::target::Target;
 use crate::cli::control;
@@ -74,6 +75,14 @@ pub struct Done {
 }
 
 impl Done {
+    /// It could not begin, or was lost.
+    fn failed(error: &Error) -> Self {
+        let mut done = Done::default();
+        done.work.error = error.to_string();
+        error.advice().clone_into(&mut done.work.advice);
+        done
+    }
+
     fn add(&mut self, work: &Work, outcomes: Vec<Outcome>) {
         let all = &mut self.work;
         all.files += work.files;
@@ -96,6 +105,17 @@ impl Done {
 enum Doer<'a> {
     Daemon { mountpoint: &'a Path, number: u64 },
     Here { work: Arc<content::Work> },
+}
+
+/// As [`run`] for one of so many: if it can't be done on this one, that is told, and the others still have their turn.
+///
+/// # Errors
+/// As for [`run`], if there are no others.
+pub fn run_one_of(count: usize, target: &Target, order: Order, show: &mut Show) -> Result<Done> {
+    match run(target, order, show) {
+        Err(error) if count > 1 => Ok(Done::failed(&error)),
+        done => done,
+    }
 }
 
 /// Has it done, and returns when it has ended.
@@ -136,7 +156,7 @@ pub fn run(target: &Target, order: Order, show: &mut Show) -> Result<Done> {
                 }
             }
         }
-        None => here(&target.directory, order, &interrupted, show, &mut done)?,
+        None => here(target, order, &interrupted, show, &mut done)?,
     }
     Ok(done)
 }
@@ -163,23 +183,50 @@ fn batches(paths: &[String]) -> Vec<&[String]> {
 
 /// Does it in this process, on a cache that no daemon uses: its lock is held meanwhile.
 fn here(
-    directory: &Path,
+    target: &Target,
     order: Order,
     interrupted: &AtomicBool,
     show: &mut Show,
     done: &mut Done,
 ) -> Result<()> {
-    let store = open(directory)?;
+    let store = open(&target.directory)?;
     let work = Arc::new(content::Work::new(1));
     let (worker_store, worker_work) = (Arc::clone(&store), Arc::clone(&work));
+    let (directory, paths) = (target.directory.clone(), target.paths.clone());
+    let ending = work.ending();
     let worker = thread::spawn(move || {
+        let _ending = ending;
         let (store, work) = (worker_store, worker_work);
+        let mut wanted = Vec::new();
+        for path in &paths {
+            match store.named(path) {
+                Some(Ok(mut found)) => wanted.append(&mut found),
+                Some(Err(error)) => work.fail(path, &error),
+                // A target without a mount has only checksums.
+                None => {}
+            }
+        }
+        let wanted = (!paths.is_empty()).then_some(wanted);
         match order.what {
-            What::Verify => store.verify(None, &work),
-            What::Clear => store.clear(None, order.pins, &work),
-            What::Unpin => store.unpin(None, &work),
-            // Both need names, and those need a mount.
-            What::Look | What::Fetch => {}
+            What::Look => store.tell_of(&wanted.unwrap_or_default(), &work),
+            What::Verify => store.verify(wanted, &work),
+            What::Clear => {
+                store.clear(wanted.as_deref(), order.pins, &work);
+                // What is pinned is found, without the repository, by what is known of its record.
+                if wanted.is_none() && !work.is_stopped() && !store.has_pins() {
+                    match catalog::remove_kept(&directory) {
+                        Ok(bytes) => work.freed(bytes),
+                        Err(error) => {
+                            let what = format!("remove the catalog in {}", directory.display());
+                            work.finish(Err(Error::local(what, &error)));
+                            return;
+                        }
+                    }
+                }
+            }
+            What::Unpin => store.unpin(wanted.as_deref(), &work),
+            // It needs a place, and that needs a mount.
+            What::Fetch => {}
         }
         work.finish(Ok(()));
     });
@@ -204,6 +251,7 @@ fn open(directory: &Path) -> Result<Arc<Store>> {
         connections: 1,
         window: 0,
         memory: 0,
+        is_private: false,
     };
     Store::open(settings, Arc::new(nobody)).map_err(|error| {
         if error.kind() == Kind::Local(libc::EWOULDBLOCK) {
