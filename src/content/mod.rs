@@ -70,7 +70,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
 pub use chores::Wanted;
@@ -160,7 +159,7 @@ impl Identity {
             }
             Identity::Unverified { tag, size } => {
                 // Hashed because a tag may hold anything.
-                let name = Md5(md5::Md5::digest(tag.as_bytes()).into());
+                let name = crate::md5::of(tag);
                 format!("{UNVERIFIED}/{name}-{size}")
             }
         }

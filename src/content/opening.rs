@@ -152,8 +152,7 @@ mod tests {
     use crate::content::Identity;
     use crate::content::blocks::{BLOCK, Blocks, Names};
     use crate::repository;
-    use crate::repository::model::{FilePlace, Md5, Owner, RecordId};
-    use md5::Digest;
+    use crate::repository::model::{FilePlace, Owner, RecordId};
     use std::path::Path;
     use std::sync::mpsc;
     use std::time::SystemTime;
@@ -163,7 +162,7 @@ mod tests {
 
     fn identity(number: u8) -> Identity {
         Identity::Md5 {
-            md5: Md5(md5::Md5::digest(vec![number; BLOCK as usize]).into()),
+            md5: crate::md5::of(vec![number; BLOCK as usize]),
             size: BLOCK,
         }
     }
