@@ -102,6 +102,8 @@ struct Flow {
     latency: Duration,
     since: Instant,
     bytes: u64,
+    /// So many of them were told of.
+    told: u64,
 }
 
 impl Flow {
@@ -110,7 +112,23 @@ impl Flow {
             latency,
             since: Instant::now(),
             bytes: 0,
+            told: 0,
         }
+    }
+
+    /// Whether its speed is to be told, with more bytes of how many are left.
+    fn add(&mut self, bytes: u64, rest: u64) -> bool {
+        self.bytes += bytes;
+        let is_due = self.bytes - self.told >= plan::SMALL || rest == 0;
+        if is_due {
+            self.told = self.bytes;
+        }
+        is_due
+    }
+
+    /// How long it took since it was asked for.
+    fn time(&self) -> Duration {
+        self.latency + self.since.elapsed()
     }
 
     /// Whether the rest comes within a round trip, going by what came so far. A little more, as bytes come in batches and
@@ -290,7 +308,9 @@ impl<'a> Fetcher<'a> {
             self.store.tally().fetched(length);
             self.take(offset, &piece, blocks)?;
             offset += length;
-            flow.bytes += length;
+            if flow.add(length, end - offset) {
+                self.store.brought(download.host(), flow.bytes, flow.time());
+            }
             if self.store.came(download.host(), length) {
                 self.content.plan_ahead();
             }

@@ -18,6 +18,7 @@
 //! | `readahead` | whether a reader reads on |
 //! | `budget` | one budget for what is fetched ahead |
 //! | `width` | how many ranges at once pay |
+//! | `thrift` | how long they are where requests are limited |
 //! | `hashing` | the thread that hashes what came |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `opening` | opening a cache, and what is done about it in the background |
@@ -57,6 +58,7 @@ mod readahead;
 mod reader;
 mod stamp;
 mod state;
+mod thrift;
 mod verify;
 mod whole;
 mod width;
@@ -421,7 +423,17 @@ impl Store {
 
     fn answered(&self, host: &str, after: Duration) {
         let most = self.settings.connections;
-        self.table.lock().hosts.answered(host, after, most);
+        // Storage elsewhere has limits of its own, which it doesn't tell.
+        let limit = self
+            .repository
+            .is_own(host)
+            .then(|| self.repository.limits_seen());
+        let mut table = self.table.lock();
+        table.hosts.answered(host, after, most, limit.flatten());
+    }
+
+    fn brought(&self, host: &str, bytes: u64, time: Duration) {
+        self.table.lock().hosts.brought(host, bytes, time);
     }
 
     /// Bytes came. Tells whether more is to be asked for at once from now on.
@@ -533,6 +545,10 @@ impl plan::Around for View<'_> {
 
     fn width(&self) -> usize {
         self.content.store.width()
+    }
+
+    fn shape(&self, window: u64) -> thrift::Shape {
+        self.content.store.table.lock().hosts.shape(window)
     }
 
     fn slot(&mut self) -> bool {

@@ -187,6 +187,8 @@ pub(super) struct Fetch {
     pub(super) note: Option<&'static str>,
     /// Only its last round trip is left, and its successor may have begun.
     pub(super) ending: bool,
+    /// It goes beyond its reader's window, and pauses there.
+    pub(super) held_back: bool,
 }
 
 impl Fetch {
