@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, Blocks, blocks_in, span_of};
 use super::file::Content;
+use super::fresh::Pieces;
 use super::hashing;
 use super::hosts::Ranges;
 use super::plan::{self, Verdict};
@@ -144,6 +145,8 @@ pub(super) struct Filler {
     pub(super) block: u64,
     pub(super) filled: u64,
     pub(super) crc: crc32fast::Hasher,
+    /// Its bytes, if they are to be hashed from memory.
+    pub(super) pieces: Option<Pieces>,
 }
 
 impl Filler {

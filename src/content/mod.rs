@@ -20,6 +20,7 @@
 //! | `width` | how many ranges at once pay |
 //! | `thrift` | how long they are where requests are limited |
 //! | `hashing` | the thread that hashes what came |
+//! | `fresh` | what it takes from memory |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
@@ -47,6 +48,7 @@ mod evict;
 mod fetch;
 mod file;
 mod fill;
+mod fresh;
 mod hashing;
 mod hosts;
 mod inspect;
@@ -86,6 +88,7 @@ use crate::repository::Repository;
 use crate::repository::model::{FilePlace, Md5};
 use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
+use fresh::Room;
 use hosts::{Hosts, Ranges, Slots};
 use meter::Tally;
 use pins::Pins;
@@ -245,6 +248,8 @@ pub struct Store {
     pins: Pins,
     tally: Tally,
     budget: Arc<Budget>,
+    /// Room for what is hashed from memory.
+    fresh: Arc<Room>,
     comparer: Comparer,
     wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::budget::Budget;
 use super::evict::{Ledger, Trash};
+use super::fresh::Room;
 use super::hosts::{Hosts, Slots};
 use super::meter::Tally;
 use super::pins::Pins;
@@ -87,6 +88,7 @@ impl Store {
             stopping: AtomicBool::new(false),
             ledger: Ledger::new(),
             budget: Budget::new(settings.memory),
+            fresh: Room::of(settings.memory),
             comparer: Comparer::default(),
             wrong_told: OnceLock::new(),
             trash_names: AtomicU64::new(0),
