@@ -13,7 +13,8 @@ use super::file::Content;
 use super::fresh::Pieces;
 use super::hashing;
 use super::hosts::Ranges;
-use super::plan::{self, Verdict};
+use super::judge::{Verdict, judge};
+use super::plan;
 use super::state::Path;
 use super::{Identity, Result, Store};
 use crate::error::{Error, Kind};
@@ -456,7 +457,7 @@ impl<'a> Fetcher<'a> {
             if self.store.is_stopping() {
                 return false;
             }
-            match plan::judge(&state, self.id) {
+            match judge(&state, self.id) {
                 Verdict::Stop => return false,
                 Verdict::Demanded => return true,
                 Verdict::Ahead => {
@@ -484,7 +485,7 @@ impl<'a> Fetcher<'a> {
     fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         let mut state = self.content.lock();
-        while !self.store.is_stopping() && plan::judge(&state, self.id) != Verdict::Stop {
+        while !self.store.is_stopping() && judge(&state, self.id) != Verdict::Stop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

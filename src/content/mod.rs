@@ -11,7 +11,8 @@
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
-//! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
+//! | `plan` | the ladder's decisions: what to fetch for whom |
+//! | `judge` | whether to go on with it |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
 //! | `fill` | what it does with the bytes |
 //! | `blocks` | one copy on disk: data and map |
@@ -52,6 +53,7 @@ mod fresh;
 mod hashing;
 mod hosts;
 mod inspect;
+mod judge;
 mod meter;
 mod opening;
 mod pins;
