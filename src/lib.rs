@@ -1,7 +1,7 @@
 //! rdmfs mounts an InvenioRDM research-data repository as a file system.
 //!
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
-//! `repository`. `error`, `config`, `history`, `memory` and `status` are the ground, used by all.
+//! `repository`. `error`, `config`, `history`, `md5`, `memory` and `status` are the ground, used by all.
 
 pub mod catalog;
 pub mod cli;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod content;
 pub mod error;
 pub mod history;
+pub mod md5;
 pub mod memory;
 pub mod mount;
 pub mod repository;

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdm_sandbox::{
-    ALICE, ContentMode, Data, Effect, Fault, Generator, NewRecord, Request, Route, Sandbox, md5_hex,
+    ALICE, ContentMode, Data, Effect, Fault, Generator, NewRecord, RateLimit, Request, Route, Sandbox,
+    md5_hex,
 };
 use rdmfs::content::{Content, Identity, Reader, Settings, Store};
 use rdmfs::error::{Kind, Result};
@@ -397,6 +398,81 @@ fn over_one_connection_one_range_follows_the_other() {
     assert_eq!(read_all_and_count(&world, &reader, 12 * MIB), 1);
     assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert_eq!(world.bytes_sent(), 12 * MIB);
+}
+
+/// So many requests are allowed in a minute.
+fn limited(world: &World, requests: u32) {
+    let limit = RateLimit {
+        requests,
+        seconds: 60,
+    };
+    world.sandbox.knobs(|knobs| knobs.rate_limit = Some(limit));
+}
+
+#[test]
+fn a_fast_reader_takes_no_more_than_about_half_of_a_rate_limit() {
+    for (latency, connections) in [(0, 1), (20, 4)] {
+        // In ranges as long as the window allows, this file takes more than the limit.
+        let world = World::new(ContentMode::Ranges, &[48 * MIB]);
+        limited(&world, 24);
+        world
+            .sandbox
+            .knobs(|knobs| knobs.latency = Duration::from_millis(latency));
+        let store = world.store_with(|settings| {
+            settings.connections = connections;
+            settings.window = 2 * MIB;
+        });
+        let reader = world.open(&store, 0);
+        world.check_all(&reader, 0);
+        assert!(reader.content().is_verified());
+        let requests = world.sandbox.requests();
+        assert!(
+            requests.iter().all(|request| request.status == 206),
+            "{requests:?}"
+        );
+        assert!(requests.len() <= 14, "{}: {requests:?}", requests.len());
+        assert!(world.bytes_sent() <= 49 * MIB, "{}", world.bytes_sent());
+    }
+}
+
+#[test]
+fn under_a_rate_limit_a_stream_stays_within_its_window_too() {
+    let world = World::new(ContentMode::Ranges, &[64 * MIB]);
+    limited(&world, 20);
+    let store = world.store_with(|settings| {
+        settings.window = 4 * MIB;
+        settings.connections = 1;
+    });
+    let reader = world.open(&store, 0);
+    let have = || store.downloads().iter().map(|d| d.have).max().unwrap_or(0);
+    for offset in (0..12 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+        assert!(have() <= offset + 4 * MIB + 2 * BLOCK, "{} at {offset}", have());
+    }
+    wait_for("the window to be full", || have() >= 16 * MIB);
+    // It is not left to run away before looking once more.
+    thread::sleep(Duration::from_millis(100));
+    assert!(have() <= 16 * MIB + 2 * BLOCK, "{}", have());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
+}
+
+#[test]
+fn the_repositorys_rate_limit_is_not_that_of_its_storage() {
+    let world = World::new(ContentMode::Redirect, &[16 * MIB]);
+    limited(&world, 20);
+    let store = world.store_with(|settings| {
+        settings.connections = 1;
+        settings.window = 2 * MIB;
+    });
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    let at_storage = world
+        .sandbox
+        .requests()
+        .iter()
+        .filter(|request| request.status == 206)
+        .count();
+    assert!(at_storage > 10, "{:?}", world.sandbox.requests());
 }
 
 #[test]

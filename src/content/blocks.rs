@@ -456,7 +456,7 @@ fn header_for(names: &Names, size: u64) -> [u8; HEADER as usize] {
     header[12..16].copy_from_slice(&(BLOCK as u32).to_le_bytes());
     header[16..24].copy_from_slice(&size.to_le_bytes());
     let name = names.map.file_name().unwrap_or_default();
-    let digest = <md5::Md5 as md5::Digest>::digest(name.as_encoded_bytes());
+    let digest = crate::md5::of(name.as_encoded_bytes()).0;
     header[NAME_AT as usize..NAME_END as usize].copy_from_slice(&digest);
     header
 }

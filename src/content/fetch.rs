@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, Blocks, blocks_in, span_of};
 use super::file::Content;
+use super::fresh::Pieces;
 use super::hashing;
 use super::hosts::Ranges;
-use super::plan::{self, Verdict};
+use super::judge::{Verdict, judge};
+use super::plan;
 use super::state::Path;
 use super::{Identity, Result, Store};
 use crate::error::{Error, Kind};
@@ -102,6 +104,8 @@ struct Flow {
     latency: Duration,
     since: Instant,
     bytes: u64,
+    /// So many of them were told of.
+    told: u64,
 }
 
 impl Flow {
@@ -110,7 +114,23 @@ impl Flow {
             latency,
             since: Instant::now(),
             bytes: 0,
+            told: 0,
         }
+    }
+
+    /// Whether its speed is to be told, with more bytes of how many are left.
+    fn add(&mut self, bytes: u64, rest: u64) -> bool {
+        self.bytes += bytes;
+        let is_due = self.bytes - self.told >= plan::SMALL || rest == 0;
+        if is_due {
+            self.told = self.bytes;
+        }
+        is_due
+    }
+
+    /// How long it took since it was asked for.
+    fn time(&self) -> Duration {
+        self.latency + self.since.elapsed()
     }
 
     /// Whether the rest comes within a round trip, going by what came so far. A little more, as bytes come in batches and
@@ -126,6 +146,8 @@ pub(super) struct Filler {
     pub(super) block: u64,
     pub(super) filled: u64,
     pub(super) crc: crc32fast::Hasher,
+    /// Its bytes, if they are to be hashed from memory.
+    pub(super) pieces: Option<Pieces>,
 }
 
 impl Filler {
@@ -290,7 +312,9 @@ impl<'a> Fetcher<'a> {
             self.store.tally().fetched(length);
             self.take(offset, &piece, blocks)?;
             offset += length;
-            flow.bytes += length;
+            if flow.add(length, end - offset) {
+                self.store.brought(download.host(), flow.bytes, flow.time());
+            }
             if self.store.came(download.host(), length) {
                 self.content.plan_ahead();
             }
@@ -433,7 +457,7 @@ impl<'a> Fetcher<'a> {
             if self.store.is_stopping() {
                 return false;
             }
-            match plan::judge(&state, self.id) {
+            match judge(&state, self.id) {
                 Verdict::Stop => return false,
                 Verdict::Demanded => return true,
                 Verdict::Ahead => {
@@ -461,7 +485,7 @@ impl<'a> Fetcher<'a> {
     fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         let mut state = self.content.lock();
-        while !self.store.is_stopping() && plan::judge(&state, self.id) != Verdict::Stop {
+        while !self.store.is_stopping() && judge(&state, self.id) != Verdict::Stop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

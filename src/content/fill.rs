@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
 use super::fetch::{Break, Fetcher, Filler};
 use super::file::stopping;
+use super::fresh::Pieces;
 use super::hashing;
 use super::state::{Copy, Filling, Hasher};
 use super::verify::OrderedHash;
@@ -27,8 +30,8 @@ const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 impl Fetcher<'_> {
     /// Writes a piece: blocks that are missing and not another's, the rest passes.
-    pub(super) fn take(&mut self, mut offset: u64, piece: &[u8], blocks: &Arc<Blocks>) -> Result<(), Break> {
-        let mut rest = piece;
+    pub(super) fn take(&mut self, mut offset: u64, piece: &Bytes, blocks: &Arc<Blocks>) -> Result<(), Break> {
+        let mut rest = &piece[..];
         while !rest.is_empty() {
             let block = offset / BLOCK;
             let (start, end) = span_of(block, self.size);
@@ -46,6 +49,9 @@ impl Fetcher<'_> {
                 let at = filler.position();
                 if !now.is_empty() {
                     self.write(blocks, at, now)?;
+                    if let Some(pieces) = self.filler.as_mut().and_then(|filler| filler.pieces.as_mut()) {
+                        pieces.push(piece.slice_ref(now));
+                    }
                 }
                 if self.filler.as_ref().is_some_and(|f| f.position() == end) {
                     self.finish(blocks)?;
@@ -60,7 +66,7 @@ impl Fetcher<'_> {
 
     /// Takes a block on, if it is missing and nobody else writes it.
     fn begin(&mut self, block: u64) -> Result<(), Break> {
-        {
+        let pieces = {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
@@ -74,7 +80,12 @@ impl Fetcher<'_> {
                 return Ok(());
             }
             fetch.filling = Some(Filling { block, filled: 0 });
-        }
+            let hashed = state.hashed / BLOCK;
+            match state.hasher {
+                Hasher::Follows => state.fresh.collect(block, hashed, &self.store.fresh),
+                Hasher::Idle | Hasher::Leaves => None,
+            }
+        };
         let (start, end) = span_of(block, self.size);
         self.wait_for_hash(start);
         self.store.make_room(self.content, end - start);
@@ -82,6 +93,7 @@ impl Fetcher<'_> {
             block,
             filled: 0,
             crc: crc32fast::Hasher::new(),
+            pieces,
         });
         Ok(())
     }
@@ -149,7 +161,7 @@ impl Fetcher<'_> {
             return Ok(());
         };
         let (block, crc) = (filler.block, filler.crc.finalize());
-        if !self.settle(block, false)? {
+        if !self.settle(block, false, filler.pieces)? {
             self.complete(block, crc, blocks)?;
         } else {
             if let Err(error) = blocks.mark(block, crc) {
@@ -163,7 +175,7 @@ impl Fetcher<'_> {
 
     /// The block is there from now on. False, and nothing is done, if it completes a file with a checksum and the
     /// file is not `verified` yet.
-    fn settle(&mut self, block: u64, verified: bool) -> Result<bool, Break> {
+    fn settle(&mut self, block: u64, verified: bool, pieces: Option<Pieces>) -> Result<bool, Break> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
@@ -172,6 +184,9 @@ impl Fetcher<'_> {
             return Ok(false);
         }
         state.presence.set(block, true);
+        if let (Hasher::Follows, Some(pieces)) = (state.hasher, pieces) {
+            state.fresh.push(pieces);
+        }
         if verified {
             state.proved = true;
             state.hashed = state.size;
@@ -234,7 +249,7 @@ impl Fetcher<'_> {
             }
         }
         if has_room && blocks.removals() != removals {
-            if self.settle(block, false)?
+            if self.settle(block, false, None)?
                 && let Err(error) = blocks.mark(block, crc)
             {
                 log::warn!("cache: the map of {}: {error}", self.content.stem);
@@ -258,7 +273,7 @@ impl Fetcher<'_> {
             log::warn!("cache: the map of {}: {error}", self.content.stem);
         }
         self.store.forget_mismatch(&self.content.stem);
-        self.settle(block, true)?;
+        self.settle(block, true, None)?;
         Ok(())
     }
 

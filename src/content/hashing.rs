@@ -1,7 +1,8 @@
 //! The thread that hashes a file while it is fetched: it follows the bytes that are there without a gap, from the disk.
 //!
-//! Started by `fetch.rs`, one for each content at most. Network threads bring blocks in any order and hash nothing; the
-//! blocks were written a moment ago, so reading them back costs a copy from the page cache, a tenth of what their MD5 does.
+//! Started by `fetch.rs`, one for each content at most. Network threads bring blocks in any order and hash nothing. What
+//! comes in order is handed over in memory (`fresh.rs`); the rest was written a moment ago, so reading it back costs a copy
+//! from the page cache, a tenth of what its MD5 does.
 //! Whoever brings the last block takes the hash over and hashes what is left (`fill.rs`).
 //!
 //! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing.
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
 use super::file::Content;
+use super::fresh::Pieces;
 use super::state::Hasher;
 use super::verify::OrderedHash;
 
@@ -43,7 +45,11 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
             if catch_unwind(AssertUnwindSafe(|| follow(&follower, &blocks))).is_err() {
                 log::error!("hashing {} panicked", follower.stem);
             }
-            follower.lock().hasher = Hasher::Idle;
+            {
+                let mut state = follower.lock();
+                state.hasher = Hasher::Idle;
+                state.fresh.clear();
+            }
             follower.announce_hash();
         });
     if let Err(error) = started {
@@ -56,9 +62,18 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
 
 /// Hashes until nothing is fetched any more, the hash is wanted, or the copy is another.
 fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
-    while let Some((mut hash, most)) = next_step(content, blocks) {
-        let end = content.size();
-        let result = hash.catch_up(end, most, |block| read_back(content, block, None, blocks));
+    while let Some((mut hash, step)) = next_step(content, blocks) {
+        let result = match step {
+            Step::InMemory(blocks) => {
+                for pieces in blocks {
+                    pieces.each(|offset, bytes| hash.feed(offset, bytes));
+                }
+                Ok(())
+            }
+            Step::OnDisk(most) => hash.catch_up(content.size(), most, |block| {
+                read_back(content, block, None, blocks)
+            }),
+        };
         let mut state = content.lock();
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
         // If a block can't be read, the end will tell.
@@ -73,8 +88,16 @@ fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
     }
 }
 
-/// Waits for blocks that continue the hash, and takes it, with how many there are.
-fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u64)> {
+/// Blocks to go on with.
+enum Step {
+    /// These.
+    InMemory(Vec<Pieces>),
+    /// So many.
+    OnDisk(u64),
+}
+
+/// Waits for blocks that continue the hash, and takes it, with what there is.
+fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, Step)> {
     let mut state = content.lock();
     loop {
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
@@ -83,10 +106,15 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u6
             return None;
         }
         let next = state.hash.as_ref().map_or(0, |hash| hash.position() / BLOCK);
-        let there = (next..next + STEP)
-            .take_while(|block| state.presence.has(*block))
-            .count() as u64;
-        if there > 0 {
+        let in_memory = state.fresh.take(next, STEP);
+        // Those that are in memory come after what is not.
+        let end = (next + STEP).min(state.fresh.first().unwrap_or(u64::MAX));
+        let there = (next..end).take_while(|block| state.presence.has(*block)).count() as u64;
+        if there > 0 || !in_memory.is_empty() {
+            let step = match in_memory.is_empty() {
+                true => Step::OnDisk(there),
+                false => Step::InMemory(in_memory),
+            };
             let removals = blocks.removals();
             let hash = match state.hash.take() {
                 Some(hash) if !state.has_room || hash.holds(removals) => hash,
@@ -95,7 +123,7 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u6
                 None if removals > 0 && state.has_room => return None,
                 None => OrderedHash::new(removals),
             };
-            return Some((hash, there));
+            return Some((hash, step));
         }
         content.wait_for_bytes(&mut state, LOOK);
     }

@@ -4,10 +4,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::file::Content;
+use super::thrift::{Shape, Thrift};
 use super::width::Width;
+use crate::repository::RateLimit;
 
 /// Demanded downloads at once. Browsers keep to 6 for each host; a researcher's parallel jobs may need more, a
 /// repository's worker pool is rarely larger.
@@ -30,8 +32,16 @@ pub(super) enum Ranges {
 pub(super) struct Hosts {
     learned: HashMap<String, Ranges>,
     last: Option<Ranges>,
-    widths: HashMap<String, Width>,
+    known: HashMap<String, Known>,
     last_width: usize,
+    last_thrift: Thrift,
+}
+
+/// What is known of one host.
+#[derive(Debug, Default)]
+struct Known {
+    width: Width,
+    thrift: Thrift,
 }
 
 impl Hosts {
@@ -50,19 +60,29 @@ impl Hosts {
         self.last = Some(ranges);
     }
 
-    /// `host` began to answer after so long; `most` ranges at once are allowed.
-    pub(super) fn answered(&mut self, host: &str, after: Duration, most: usize) {
-        if !self.widths.contains_key(host) && self.widths.len() >= MOST_HOSTS {
-            self.widths.clear();
+    /// `host` began to answer after so long; `most` ranges at once are allowed, and this is its limit, if it has one.
+    pub(super) fn answered(&mut self, host: &str, after: Duration, most: usize, limit: Option<RateLimit>) {
+        if !self.known.contains_key(host) && self.known.len() >= MOST_HOSTS {
+            self.known.clear();
         }
-        let width = self.widths.entry(host.to_owned()).or_default();
-        width.answered(after);
-        self.last_width = width.ranges(most);
+        let known = self.known.entry(host.to_owned()).or_default();
+        known.width.answered(after);
+        known.thrift.heed(limit, SystemTime::now());
+        self.last_width = known.width.ranges(most);
+        self.last_thrift = known.thrift;
+    }
+
+    /// One of its answers brought so many bytes, in so long since it was asked for.
+    pub(super) fn brought(&mut self, host: &str, bytes: u64, time: Duration) {
+        if let Some(known) = self.known.get_mut(host) {
+            known.thrift.brought(bytes, time);
+            self.last_thrift = known.thrift;
+        }
     }
 
     /// Bytes came from `host`. Tells whether more ranges are to be fetched at once from now on.
     pub(super) fn came(&mut self, host: &str, bytes: u64, now: Instant, most: usize) -> bool {
-        let Some(width) = self.widths.get_mut(host) else {
+        let Some(width) = self.known.get_mut(host).map(|known| &mut known.width) else {
             return false;
         };
         let grew = width.came(bytes, now, most);
@@ -73,6 +93,11 @@ impl Hosts {
     /// How many ranges to fetch at once, from the host that answered last.
     pub(super) fn width(&self) -> usize {
         self.last_width.max(1)
+    }
+
+    /// How to cut a window into ranges, at the host that answered last.
+    pub(super) fn shape(&self, window: u64) -> Shape {
+        self.last_thrift.shape(window, self.width())
     }
 
     /// What the next answer will likely do. Which host will give it is known only then, because the repository may

@@ -11,14 +11,17 @@
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
-//! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
+//! | `plan` | the ladder's decisions: what to fetch for whom |
+//! | `judge` | whether to go on with it |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
 //! | `fill` | what it does with the bytes |
 //! | `blocks` | one copy on disk: data and map |
 //! | `readahead` | whether a reader reads on |
 //! | `budget` | one budget for what is fetched ahead |
 //! | `width` | how many ranges at once pay |
+//! | `thrift` | how long they are where requests are limited |
 //! | `hashing` | the thread that hashes what came |
+//! | `fresh` | what it takes from memory |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
@@ -46,9 +49,11 @@ mod evict;
 mod fetch;
 mod file;
 mod fill;
+mod fresh;
 mod hashing;
 mod hosts;
 mod inspect;
+mod judge;
 mod meter;
 mod opening;
 mod pins;
@@ -57,6 +62,7 @@ mod readahead;
 mod reader;
 mod stamp;
 mod state;
+mod thrift;
 mod verify;
 mod whole;
 mod width;
@@ -70,7 +76,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
 pub use chores::{Wanted, checksum_in};
@@ -85,6 +90,7 @@ use crate::repository::Repository;
 use crate::repository::model::{FilePlace, Md5};
 use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
+use fresh::Room;
 use hosts::{Hosts, Ranges, Slots};
 use meter::Tally;
 use pins::Pins;
@@ -162,7 +168,7 @@ impl Identity {
             }
             Identity::Unverified { tag, size } => {
                 // Hashed because a tag may hold anything.
-                let name = Md5(md5::Md5::digest(tag.as_bytes()).into());
+                let name = crate::md5::of(tag);
                 format!("{UNVERIFIED}/{name}-{size}")
             }
         }
@@ -246,6 +252,8 @@ pub struct Store {
     pins: Pins,
     tally: Tally,
     budget: Arc<Budget>,
+    /// Room for what is hashed from memory.
+    fresh: Arc<Room>,
     comparer: Comparer,
     wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,
@@ -424,7 +432,17 @@ impl Store {
 
     fn answered(&self, host: &str, after: Duration) {
         let most = self.settings.connections;
-        self.table.lock().hosts.answered(host, after, most);
+        // Storage elsewhere has limits of its own, which it doesn't tell.
+        let limit = self
+            .repository
+            .is_own(host)
+            .then(|| self.repository.limits_seen());
+        let mut table = self.table.lock();
+        table.hosts.answered(host, after, most, limit.flatten());
+    }
+
+    fn brought(&self, host: &str, bytes: u64, time: Duration) {
+        self.table.lock().hosts.brought(host, bytes, time);
     }
 
     /// Bytes came. Tells whether more is to be asked for at once from now on.
@@ -536,6 +554,10 @@ impl plan::Around for View<'_> {
 
     fn width(&self) -> usize {
         self.content.store.width()
+    }
+
+    fn shape(&self, window: u64) -> thrift::Shape {
+        self.content.store.table.lock().hosts.shape(window)
     }
 
     fn slot(&mut self) -> bool {

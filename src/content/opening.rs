@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::budget::Budget;
 use super::evict::{Ledger, Trash};
+use super::fresh::Room;
 use super::hosts::{Hosts, Slots};
 use super::meter::Tally;
 use super::pins::Pins;
@@ -87,6 +88,7 @@ impl Store {
             stopping: AtomicBool::new(false),
             ledger: Ledger::new(),
             budget: Budget::new(settings.memory),
+            fresh: Room::of(settings.memory),
             comparer: Comparer::default(),
             wrong_told: OnceLock::new(),
             trash_names: AtomicU64::new(0),
@@ -152,8 +154,7 @@ mod tests {
     use crate::content::Identity;
     use crate::content::blocks::{BLOCK, Blocks, Names};
     use crate::repository;
-    use crate::repository::model::{FilePlace, Md5, Owner, RecordId};
-    use md5::Digest;
+    use crate::repository::model::{FilePlace, Owner, RecordId};
     use std::path::Path;
     use std::sync::mpsc;
     use std::time::SystemTime;
@@ -163,7 +164,7 @@ mod tests {
 
     fn identity(number: u8) -> Identity {
         Identity::Md5 {
-            md5: Md5(md5::Md5::digest(vec![number; BLOCK as usize]).into()),
+            md5: crate::md5::of(vec![number; BLOCK as usize]),
             size: BLOCK,
         }
     }

@@ -1,13 +1,15 @@
-//! The ladder's decisions: what to fetch for whom, and whether a download should go on. Pure but for taking slots.
+//! The ladder's decisions: what to fetch for whom. Pure but for taking slots.
 //!
-//! Called under the content's lock by `file.rs` (a read came) and `fetch.rs` (an answer came, a piece was written).
+//! Called under the content's lock by `file.rs` (a read came) and `fetch.rs` (an answer came). Whether a download goes on is
+//! `judge.rs`'s; the tests of both are here.
 //! It must never do I/O; starting the threads it asks for is the caller's, after unlocking.
 
 use std::time::Instant;
 
 use super::blocks::BLOCK;
 use super::hosts::Ranges;
-use super::state::{Ask, Fetch, Path, State};
+use super::state::{Ask, Fetch, Path, Reading, State};
+use super::thrift::Shape;
 
 /// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
 pub(super) const SMALL: u64 = 1024 * 1024;
@@ -15,7 +17,7 @@ pub(super) const SMALL: u64 = 1024 * 1024;
 /// A range brings at least so much, or the round trips before them would cost more than they bring side by side; and at
 /// most so much, or a reader would be done with the first long before the others are.
 const SHORTEST: u64 = 512 * 1024;
-const LONGEST: u64 = 16 * 1024 * 1024;
+pub(super) const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// The last ranges of a file bring at least so much. Shorter ones would end together, but after a wait for each.
 const SHORTEST_LAST: u64 = 1024 * 1024;
@@ -35,6 +37,8 @@ pub(super) trait Around {
     fn ranges(&self) -> Option<Ranges>;
     /// How many ranges to fetch side by side.
     fn width(&self) -> usize;
+    /// How to cut a window of so many bytes into ranges.
+    fn shape(&self, window: u64) -> Shape;
     /// A slot for a read that waits; false puts the content in line.
     fn slot(&mut self) -> bool;
     /// A slot for read-ahead, or not.
@@ -49,8 +53,9 @@ pub(super) fn for_waiters(state: &mut State, around: &mut impl Around) -> Vec<u6
     }
     let mut waiter = 0;
     while waiter < state.waiters.len() {
+        cut_for(state, waiter);
         let ask = &state.waiters[waiter];
-        let Some((path, from)) = next_for(state, ask, around.ranges(), around.width()) else {
+        let Some(next) = next_for(state, ask, around) else {
             waiter += 1;
             continue;
         };
@@ -59,13 +64,52 @@ pub(super) fn for_waiters(state: &mut State, around: &mut impl Around) -> Vec<u6
             break;
         }
         // The same waiter is looked at again: a read over two gaps needs two downloads.
-        start.push(begin(state, path, from));
+        start.push(begin(state, next));
     }
     start
 }
 
+/// A range that is held back for one reader ends where another one reads on, far beyond: that one would get its blocks by a
+/// request for each.
+fn cut_for(state: &mut State, waiter: usize) {
+    let ask = &state.waiters[waiter];
+    let reads_on = |reading: &Reading| reading.pattern.ahead().is_some();
+    if ask.wants_all() || !state.readers.get(&ask.reader).is_some_and(reads_on) {
+        return;
+    }
+    let Some(from) = state.lacks(ask) else { return };
+    let block = from / BLOCK;
+    for fetch in &mut state.fetches {
+        // What it holds but doesn't cover is some blocks from where it is.
+        if fetch.held_back && fetch.holds(block) && !fetch.covers(from) {
+            fetch.path = Path::Range { last: block - 1 };
+        }
+    }
+}
+
+/// A download to begin.
+#[derive(Clone, Copy)]
+struct Next {
+    path: Path,
+    /// The first byte.
+    from: u64,
+    /// It is longer than the window, and pauses at its end.
+    held_back: bool,
+}
+
+impl Next {
+    fn new(path: Path, from: u64) -> Self {
+        Next {
+            path,
+            from,
+            held_back: false,
+        }
+    }
+}
+
 /// What to start for one waiter; `None` if all it lacks is on its way, or has to wait for what is.
-fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> Option<(Path, u64)> {
+fn next_for(state: &State, ask: &Ask, around: &impl Around) -> Option<Next> {
+    let (ranges, width) = (around.ranges(), around.width());
     let mut from = state.lacks(ask)?;
     // Reads are at most a few blocks long, so this loop is short; asks for everything look at their first gap only.
     while state.is_coming(from) {
@@ -79,14 +123,14 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     match ranges {
         // One stream serves all; a byte behind it waits for the stream to end and the next one to begin.
         Some(Ranges::Ignored) if state.has_whole() => return None,
-        Some(Ranges::Ignored) => return Some((Path::Whole, first_gap(state))),
+        Some(Ranges::Ignored) => return Some(Next::new(Path::Whole, first_gap(state))),
         // Before the first answer nobody knows whether a second request would be for the same bytes again.
         None if state.fetches.iter().any(|fetch| !fetch.answered) => return None,
         _ => {}
     }
     let wants_most = ask.offset == 0 && !ask.wants_all() && ask.end >= state.size.div_ceil(2);
     if is_cold && (state.size <= SMALL || wants_most) {
-        return Some((Path::Whole, 0));
+        return Some(Next::new(Path::Whole, 0));
     }
     let window = if ask.wants_all() {
         Some((from, from.saturating_add(FOR_ALL * width as u64)))
@@ -97,15 +141,25 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     if let Some((position, to)) = window {
         if state.is_held(block, 0) {
             // A range is on its way there, but far: a reader doesn't wait for it.
-            return (!ask.wants_all()).then(|| (part(state, from, ask.end), block * BLOCK));
+            return (!ask.wants_all()).then(|| Next::new(part(state, from, ask.end), block * BLOCK));
         }
         let window = to - position;
-        let length = range_blocks(state, block, window, width);
-        let needed = ask.end.max(to).div_ceil(BLOCK);
+        let shape = around.shape(window);
+        let length = range_blocks(state, block, window, shape);
+        let held_back = shape.least > 0;
+        let needed = if held_back {
+            u64::MAX
+        } else {
+            ask.end.max(to).div_ceil(BLOCK)
+        };
         let end = state.end_of_run(block, (block + length).min(needed));
-        return Some((Path::Range { last: end - 1 }, block * BLOCK));
+        return Some(Next {
+            path: Path::Range { last: end - 1 },
+            from: block * BLOCK,
+            held_back,
+        });
     }
-    Some((part(state, from, ask.end), block * BLOCK))
+    Some(Next::new(part(state, from, ask.end), block * BLOCK))
 }
 
 /// The run of missing blocks, not on their way, from `from` to `end`.
@@ -162,7 +216,7 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
         Some(Ranges::Ignored) if !around.slot_ahead() => Vec::new(),
         Some(Ranges::Ignored) => {
             let from = first_gap(state);
-            vec![begin(state, Path::Whole, from)]
+            vec![begin(state, Next::new(Path::Whole, from))]
         }
         _ => ranges(state, position, to, around),
     }
@@ -171,16 +225,20 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
 /// Fills a window with ranges side by side.
 fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
     let mut start = Vec::new();
-    let (width, window) = (around.width(), to - position);
+    let window = to - position;
+    let shape = around.shape(window);
+    let (width, held_back) = (shape.width, shape.least > 0);
     // A small window is kept to. In a large one, the last range may end beyond it: else a connection would lie idle until
     // the reader is at the end of the first.
     let may_end_beyond = width > 1 && window >= LONGEST;
     let to = to.min(state.size);
     let mut from = position / BLOCK;
     while let Some(block) = state.next_unplanned(from) {
-        let length = range_blocks(state, block, window, width);
-        let fits =
-            (block + length) * BLOCK <= to.next_multiple_of(BLOCK) || to == state.size || may_end_beyond;
+        let length = range_blocks(state, block, window, shape);
+        let fits = (block + length) * BLOCK <= to.next_multiple_of(BLOCK)
+            || to == state.size
+            || may_end_beyond
+            || held_back;
         // Ranges about to end have successors.
         let side_by_side = state
             .fetches
@@ -191,7 +249,12 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
             break;
         }
         let end = state.end_of_run(block, block + length);
-        start.push(begin(state, Path::Range { last: end - 1 }, block * BLOCK));
+        let next = Next {
+            path: Path::Range { last: end - 1 },
+            from: block * BLOCK,
+            held_back,
+        };
+        start.push(begin(state, next));
         from = end;
     }
     start
@@ -199,17 +262,24 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
 
 /// How many blocks a range has that begins with `block`: a connection's part of the window, or of what is left of the
 /// file, so that all of them end at about the same time.
-fn range_blocks(state: &State, block: u64, window: u64, width: usize) -> u64 {
-    let width = width as u64;
-    let rest = ((state.size - block * BLOCK) / width).max(SHORTEST_LAST);
+fn range_blocks(state: &State, block: u64, window: u64, shape: Shape) -> u64 {
+    let left = state.size - block * BLOCK;
+    if shape.least > 0 {
+        return shape.least.clamp(BLOCK, left.max(BLOCK)).div_ceil(BLOCK);
+    }
+    let rest = (left / shape.width as u64).max(SHORTEST_LAST);
+    part_of(window, shape.width).min(rest).div_ceil(BLOCK)
+}
+
+/// How many bytes of a window one of so many ranges brings.
+pub(super) fn part_of(window: u64, width: usize) -> u64 {
     // A third of the window is left to those that are done before the first: else they would wait for it. A single one
     // leaves room for its successor.
-    let part = match width {
-        1 => window / 2,
-        _ => window * 2 / (3 * width),
+    let part = match width as u64 {
+        0 | 1 => window / 2,
+        width => window * 2 / (3 * width),
     };
-    let part = part.min(rest);
-    part.clamp(SHORTEST.min(window), LONGEST).div_ceil(BLOCK)
+    part.clamp(SHORTEST.min(window), LONGEST)
 }
 
 /// Where a range ends that was to be the whole file, when its host honours ranges after all.
@@ -220,112 +290,36 @@ pub(super) fn cut(state: &State, from: u64) -> Path {
     }
 }
 
-fn begin(state: &mut State, path: Path, position: u64) -> u64 {
+fn begin(state: &mut State, next: Next) -> u64 {
+    let Next {
+        path,
+        from,
+        held_back,
+    } = next;
     let id = state.fresh_id();
     state.fetches.push(Fetch {
         id,
         generation: state.generation,
         path,
         answered: false,
-        begin: position,
-        position,
+        begin: from,
+        position: from,
         filling: None,
         started: Instant::now(),
         received: 0,
         note: None,
         ending: false,
+        held_back,
     });
     id
-}
-
-/// Whether a download goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Somebody waits for what it brings.
-    Demanded,
-    /// Nobody waits yet, but a reader is on its way there.
-    Ahead,
-    /// Far enough ahead for now.
-    Enough,
-    /// Nobody wants it any more, or it writes to a copy that was dropped.
-    Stop,
-}
-
-/// Judges download `id`.
-pub(super) fn judge(state: &State, id: u64) -> Verdict {
-    let Some(fetch) = state.fetches.iter().find(|fetch| fetch.id == id) else {
-        return Verdict::Stop;
-    };
-    if fetch.generation != state.generation || state.is_complete() {
-        return Verdict::Stop;
-    }
-    if state.readers.is_empty() {
-        return match fetch.path {
-            Path::Whole if state.is_worth_finishing() => Verdict::Ahead,
-            // The block in hand is finished: what comes of half a block is lost.
-            Path::Part { .. } if fetch.filling.is_some() => Verdict::Demanded,
-            _ => Verdict::Stop,
-        };
-    }
-    if matches!(fetch.path, Path::Part { .. }) {
-        return Verdict::Demanded;
-    }
-    if let Path::Range { last } = fetch.path {
-        return judge_range(state, fetch, (last + 1) * BLOCK);
-    }
-    let mut stranded = false;
-    for ask in &state.waiters {
-        let Some(byte) = state.lacks(ask) else { continue };
-        if fetch.covers(byte) {
-            return Verdict::Demanded;
-        }
-        stranded |= byte < fetch.floor() && !state.is_coming(byte);
-    }
-    if stranded {
-        // Its host sends nothing but whole files, so the byte behind has to wait until this one ends.
-        return Verdict::Stop;
-    }
-    // Stopping means beginning again at the first byte, so a stream goes on for whoever reads on, if there is room.
-    let is_read_towards = state.readers.values().any(|reader| {
-        let ahead = reader.pattern.ahead();
-        ahead.is_some_and(|(_, to)| state.has_room || fetch.floor() < to)
-    });
-    if is_read_towards || state.is_worth_finishing() {
-        Verdict::Ahead
-    } else {
-        Verdict::Enough
-    }
-}
-
-/// A range goes on while a reader is on its way there. It never pauses: it is short, and the next one is not begun.
-fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
-    let floor = fetch.floor();
-    let is_waited_for = || {
-        state
-            .waiters
-            .iter()
-            .any(|ask| ask.wants_all() || state.lacks(ask).is_some_and(|byte| floor <= byte && byte < end))
-    };
-    let is_read_towards = || {
-        state
-            .readers
-            .values()
-            .filter_map(|reading| reading.pattern.ahead())
-            // Its window may have become smaller since.
-            .any(|(position, to)| position < end && fetch.begin < to.max(position + 2 * LONGEST))
-    };
-    if is_read_towards() || is_waited_for() {
-        Verdict::Demanded
-    } else {
-        Verdict::Stop
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::blocks::BLOCK;
+    use super::super::judge::{Verdict, judge};
     use super::super::readahead::Pattern;
-    use super::super::state::{Purpose, Reading};
+    use super::super::state::Purpose;
     use super::*;
     use crate::repository::model::{FilePlace, Owner, RecordId};
 
@@ -335,6 +329,7 @@ mod tests {
         ranges: Option<Ranges>,
         slots: usize,
         width: usize,
+        least: u64,
     }
 
     impl Around for Fake {
@@ -343,6 +338,12 @@ mod tests {
         }
         fn width(&self) -> usize {
             self.width
+        }
+        fn shape(&self, _: u64) -> Shape {
+            Shape {
+                width: self.width,
+                least: self.least,
+            }
         }
         fn slot(&mut self) -> bool {
             self.slots = self.slots.wrapping_sub(1);
@@ -363,6 +364,7 @@ mod tests {
             ranges,
             slots,
             width: 1,
+            least: 0,
         };
         for (i, (offset, length)) in reads.iter().enumerate() {
             let reader = i as u64;
@@ -396,7 +398,8 @@ mod tests {
                 &mut Fake {
                     ranges,
                     slots: 9,
-                    width: 1
+                    width: 1,
+                    least: 0
                 }
             )
             .len(),
@@ -472,6 +475,7 @@ mod tests {
             ranges: Some(Ranges::Honoured),
             slots: 99,
             width: 4,
+            least: 0,
         };
         let ids = for_readers(&mut state, &mut around);
         let (position, to) = state.readers[&0].pattern.ahead().unwrap();
@@ -498,9 +502,46 @@ mod tests {
     }
 
     #[test]
+    fn a_range_beyond_the_window_pauses_there_and_ends_where_another_reader_reads_on() {
+        let mut state = reading_on(Ranges::Honoured);
+        state.fetches.clear();
+        let mut around = Fake {
+            ranges: Some(Ranges::Honoured),
+            slots: 99,
+            width: 1,
+            least: SIZE / 2,
+        };
+        let ids = for_readers(&mut state, &mut around);
+        assert_eq!(ids.len(), 1);
+        let (position, to) = state.readers[&0].pattern.ahead().unwrap();
+        let last = (position + SIZE / 2) / BLOCK - 1;
+        assert_eq!(state.fetches[0].path, Path::Range { last });
+        assert_eq!(judge(&state, ids[0]), Verdict::Demanded);
+        state.fetches[0].position = to;
+        assert_eq!(judge(&state, ids[0]), Verdict::Enough, "held back");
+        // Somebody else reads on far beyond.
+        let (mut other, _) = with_reads(Some(Ranges::Honoured), 9, &[(0, 10)]);
+        let mut reading = other.readers.remove(&0).unwrap();
+        let far = SIZE / 4;
+        reading.pattern.note(far, SMALL, SMALL);
+        reading.pattern.note(far + SMALL, SMALL, SMALL);
+        state.readers.insert(1, reading);
+        let reply = Purpose::Read(Box::new(|_| {}));
+        state
+            .waiters
+            .push(Ask::new(1, far + 2 * SMALL, far + 3 * SMALL, reply));
+        let ids = for_waiters(&mut state, &mut around);
+        let block = (far + 2 * SMALL) / BLOCK;
+        assert_eq!(state.fetches[0].path, Path::Range { last: block - 1 });
+        assert_eq!(ids.len(), 1);
+        assert!(matches!(state.fetches[1].path, Path::Range { last } if last >= block));
+        assert_eq!(state.fetches[1].begin, block * BLOCK);
+    }
+
+    #[test]
     fn ranges_get_shorter_towards_the_end_of_the_file() {
         let (state, _) = with_reads(Some(Ranges::Honoured), 9, &[]);
-        let all = |from: u64| range_blocks(&state, from, 128 * SMALL, 4) * BLOCK;
+        let all = |from: u64| range_blocks(&state, from, 128 * SMALL, Shape { width: 4, least: 0 }) * BLOCK;
         assert_eq!(all(0), LONGEST);
         let blocks = SIZE / BLOCK;
         assert_eq!(all(blocks - 32), 2 * SMALL, "a fourth of the last 8 MiB");

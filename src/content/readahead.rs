@@ -47,14 +47,14 @@ pub(super) struct Run {
     from: u64,
     /// The furthest byte read.
     end: u64,
-    /// How long the run before was. A strided reader, or one that reads blocks from the end to the start, will stop there
-    /// again, so no more is fetched until it does not.
-    habit: Option<u64>,
+    /// How long the run before was, if there was one. A strided reader, or one that reads blocks from the end to the start,
+    /// will stop there again, so no more is fetched until it does not.
+    before: Option<u64>,
 }
 
 impl Run {
-    fn new(from: u64, end: u64, habit: Option<u64>) -> Self {
-        Run { from, end, habit }
+    fn new(from: u64, end: u64, before: Option<u64>) -> Self {
+        Run { from, end, before }
     }
 
     fn length(&self) -> u64 {
@@ -63,15 +63,17 @@ impl Run {
 
     /// With a read that goes on, or fills in.
     fn with(self, offset: u64, end: u64) -> Self {
-        let run = Run {
+        Run {
             from: self.from.min(offset),
             end: self.end.max(end),
-            habit: self.habit,
-        };
-        Run {
-            habit: run.habit.filter(|habit| run.length() <= *habit),
-            ..run
+            before: self.before,
         }
+    }
+
+    /// Where it will likely end.
+    fn likely_end(&self) -> Option<u64> {
+        let before = self.before.filter(|before| self.length() <= *before)?;
+        Some(self.from.saturating_add(before))
     }
 }
 
@@ -110,9 +112,9 @@ impl Pattern {
                     }
                 } else if offset > run.end.saturating_add(SLACK) {
                     // A small step over some bytes. The window stays; if the runs between steps are short, it is not used.
-                    let habit = Some(run.length()).filter(|run| *run < window);
+                    let before = Some(run.length()).filter(|run| *run < window);
                     Pattern::Sequential {
-                        run: Run::new(offset, read_end, habit),
+                        run: Run::new(offset, read_end, before),
                         first,
                         earned,
                         largest,
@@ -137,9 +139,12 @@ impl Pattern {
         matches!(self, Pattern::Sequential { .. })
     }
 
-    /// Begins with a larger window: over several connections, each needs room in it.
+    /// Begins with a larger window: over several connections, each needs room in it. Not for a reader that jumped: it may
+    /// jump again, as programs do that read parts of a file, and what is ahead of it is lost each time.
     pub(super) fn widen(&mut self, to: u64) {
-        if let Pattern::Sequential { first, .. } = self {
+        if let Pattern::Sequential { run, first, .. } = self
+            && run.before.is_none()
+        {
             *first = FIRST.max(to);
         }
     }
@@ -156,7 +161,7 @@ impl Pattern {
             return None;
         };
         let window = first.saturating_add(earned).min(largest);
-        let most = run.habit.map_or(u64::MAX, |habit| run.from.saturating_add(habit));
+        let most = run.likely_end().unwrap_or(u64::MAX);
         let to = run.end.saturating_add(window).min(most);
         (to > run.end).then_some((run.end, to))
     }
@@ -253,6 +258,21 @@ mod tests {
                 assert_eq!(pattern.ahead(), None, "{length} at {n}");
             }
         }
+    }
+
+    #[test]
+    fn many_connections_widen_the_first_window_of_who_has_not_jumped() {
+        let first = |mut pattern: Pattern| {
+            pattern.widen(4 * FIRST);
+            let (from, to) = pattern.ahead().unwrap();
+            to - from
+        };
+        assert_eq!(
+            first(after(&[(0, 128 * K), (128 * K, 128 * K)])),
+            4 * FIRST + 128 * K
+        );
+        let jumped = after(&[(MAX, 128 * K), (0, 128 * K), (128 * K, 128 * K)]);
+        assert_eq!(first(jumped), FIRST + 128 * K);
     }
 
     #[test]

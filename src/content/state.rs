@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::blocks::{BLOCK, Blocks, Presence, span_of};
 use super::budget::Share;
+use super::fresh::Fresh;
 use super::meter::Meter;
 use super::readahead::Pattern;
 use super::stamp::Stamp;
@@ -187,6 +188,8 @@ pub(super) struct Fetch {
     pub(super) note: Option<&'static str>,
     /// Only its last round trip is left, and its successor may have begun.
     pub(super) ending: bool,
+    /// It goes beyond its reader's window, and pauses there.
+    pub(super) held_back: bool,
 }
 
 impl Fetch {
@@ -257,6 +260,8 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
+    /// Blocks that are to be hashed and are still in memory.
+    pub(super) fresh: Fresh,
     /// How often the data file was given away: no block may be taken from it.
     pub(super) handed_out: u64,
     /// What the data file of a complete copy was when its trusted blocks were compared.
@@ -291,6 +296,7 @@ impl State {
             proved: false,
             hash: None,
             hasher: Hasher::Idle,
+            fresh: Fresh::default(),
             handed_out: 0,
             stamp: None,
             comparing: Vec::new(),
@@ -362,6 +368,7 @@ impl State {
     /// Forgets what was hashed.
     pub(super) fn forget_hash(&mut self) {
         self.hash = None;
+        self.fresh.clear();
         self.hashed = 0;
         self.proved = false;
     }

@@ -2,14 +2,13 @@
 //!
 //! Owned by one thread at a time (`hashing.rs`, at the end `fill.rs`). It must never hold a lock or know about the network.
 
-use md5::Digest;
-
 use super::blocks::{BLOCK, span_of};
+use crate::md5::Hasher;
 use crate::repository::model::Md5;
 
 /// A hash of the first `position` bytes of a file.
 pub(super) struct OrderedHash {
-    md5: md5::Md5,
+    md5: Hasher,
     position: u64,
     /// The copy's count of removed blocks when this hash began: what was hashed and then removed may come back changed.
     removals: u64,
@@ -19,7 +18,7 @@ impl OrderedHash {
     /// Begins at the first byte.
     pub(super) fn new(removals: u64) -> Self {
         OrderedHash {
-            md5: md5::Md5::new(),
+            md5: Hasher::new(),
             position: 0,
             removals,
         }
@@ -73,7 +72,7 @@ impl OrderedHash {
 
     /// The checksum of what was hashed.
     pub(super) fn finish(self) -> Md5 {
-        Md5(self.md5.finalize().into())
+        self.md5.finish()
     }
 }
 
@@ -87,7 +86,7 @@ mod tests {
     }
 
     fn plain(bytes: &[u8]) -> Md5 {
-        Md5(md5::Md5::digest(bytes).into())
+        crate::md5::of(bytes)
     }
 
     fn block_of(file: &[u8], block: u64) -> Vec<u8> {

@@ -153,6 +153,12 @@ impl Repository {
             .map(|url| urls::Origin::of(url).to_string())
     }
 
+    /// Whether a host, by scheme, name and port as [`Download::host`] tells it, is the repository itself.
+    #[must_use]
+    pub fn is_own(&self, host: &str) -> bool {
+        self.transport.base.origin().to_string() == host
+    }
+
     /// What the last answer said about the rate limit.
     #[must_use]
     pub fn limits_seen(&self) -> Option<RateLimit> {

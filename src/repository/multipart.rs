@@ -325,7 +325,6 @@ mod tests {
     use super::super::Way;
     use super::super::testing::{Head, Server, answer, read_body};
     use super::*;
-    use md5::{Digest, Md5 as Hasher};
     use std::io::Write;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -347,7 +346,7 @@ mod tests {
     }
 
     fn md5(bytes: &[u8]) -> Md5 {
-        Md5(Hasher::digest(bytes).into())
+        crate::md5::of(bytes)
     }
 
     /// An entry with links of three parts below `place`.

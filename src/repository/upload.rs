@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::{Either, select};
-use md5::{Digest, Md5 as Hasher};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Body, Method, Url};
 use serde_json::Value;
@@ -30,6 +29,7 @@ use super::retry::Failure;
 use super::transport::{RDM_JSON, Transport, broken, refused};
 use super::urls::{Origin, shown};
 use crate::error::{Error, Kind, Result};
+use crate::md5::Hasher;
 
 /// What is read and hashed at once.
 const PIECE: usize = 1024 * 1024;
@@ -369,7 +369,7 @@ fn finish(
         headers,
         body,
         whole,
-        md5: Md5(hasher.finalize().into()),
+        md5: hasher.finish(),
     })
 }
 
@@ -400,7 +400,7 @@ pub fn md5_of(file: &File, size: u64, stopped: &dyn Fn() -> bool) -> Result<Md5>
         hasher.update(&piece[..length]);
         offset += length as u64;
     }
-    Ok(Md5(hasher.finalize().into()))
+    Ok(hasher.finish())
 }
 
 /// Aborts the request when the one who feeds it gives up: the connection is then closed in the middle of the body.
@@ -583,7 +583,7 @@ mod tests {
                 &AtomicBool::new(false),
             )
             .unwrap();
-            assert_eq!(md5.0, <[u8; 16]>::from(Hasher::digest(vec![7; size])));
+            assert_eq!(md5, crate::md5::of(vec![7; size]));
             assert_eq!(told.load(Ordering::Relaxed), size as u64);
             assert_eq!(
                 server.heads.lock()[0].header("authorization"),

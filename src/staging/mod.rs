@@ -35,10 +35,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use md5::{Digest, Md5 as Hasher};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
+use crate::md5::Hasher;
 use crate::repository::Repository;
 use crate::repository::model::{FileEntry, Record, RecordId};
 use crate::status::Board;
@@ -583,5 +583,5 @@ pub fn account_of(url: &str, token: Option<&str>) -> String {
     hasher.update(url);
     hasher.update([0]);
     hasher.update(token.unwrap_or_default());
-    crate::repository::model::Md5(hasher.finalize().into()).to_string()
+    hasher.finish().to_string()
 }

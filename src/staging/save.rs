@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use md5::{Digest, Md5 as Hasher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::crash::{Point, point};
 use crate::error::{Error, Kind, Result};
+use crate::md5;
 use crate::repository::Repository;
-use crate::repository::model::{FieldError, Md5, Record, RecordId};
+use crate::repository::model::{FieldError, Record, RecordId};
 
 /// What a user's document was made from, to see whether the draft was changed by somebody else meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,7 +214,7 @@ fn settable(document: &Map<String, Value>) -> Map<String, Value> {
 pub fn digest(document: &Map<String, Value>) -> String {
     let mut value = Value::Object(settable(document));
     value.sort_all_objects();
-    Md5(Hasher::digest(value.to_string()).into()).to_string()
+    md5::of(value.to_string()).to_string()
 }
 
 /// Stands for one revision of which the digest is not known.
