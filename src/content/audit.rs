@@ -92,7 +92,7 @@ impl Content {
         {
             let found = hash.finish();
             if found != *md5 {
-                self.mismatch(&found.to_string());
+                self.mismatch(&format!("has the MD5 {found}"));
                 return Ok(Audit::Wrong {
                     found: found.to_string(),
                 });

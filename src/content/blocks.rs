@@ -390,8 +390,8 @@ impl Blocks {
         self.data.read_exact_at(buffer, offset)
     }
 
-    /// Reads a whole block and compares it with the CRC in the map.
-    pub(super) fn read_checked(&self, block: u64) -> Result<Vec<u8>, ReadFault> {
+    /// Reads a whole block and compares it with the CRC in the map. Tells both.
+    pub(super) fn read_summed(&self, block: u64) -> Result<(Vec<u8>, u32), ReadFault> {
         let (start, end) = span_of(block, self.size);
         // A block has at most 256 KiB.
         let bytes = match self.read(start, (end - start) as usize) {
@@ -400,19 +400,20 @@ impl Blocks {
             }
             other => other?,
         };
-        self.compare(block, &bytes)?;
-        Ok(bytes)
+        let crc = self.compare(block, &bytes)?;
+        Ok((bytes, crc))
     }
 
-    /// Compares a whole block, as read from the disk, with the CRC in the map.
-    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<(), ReadFault> {
+    /// Compares a whole block, as read from the disk, with the CRC in the map, and tells it.
+    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<u32, ReadFault> {
         let mut entry = [0; ENTRY as usize];
         self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let mut expected = [0; ENTRY as usize];
-        expected[..4].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+        let crc = crc32fast::hash(bytes);
+        expected[..4].copy_from_slice(&crc.to_le_bytes());
         expected[4..].copy_from_slice(&MARK.to_le_bytes());
         if entry == expected {
-            Ok(())
+            Ok(crc)
         } else {
             Err(ReadFault::Damaged(block))
         }
@@ -509,7 +510,7 @@ mod tests {
         );
         assert!(!found.presence.is_trusted(2));
         assert_eq!(found.presence.bytes(), 100);
-        assert_eq!(found.blocks.read_checked(2).unwrap(), tail);
+        assert_eq!(found.blocks.read_summed(2).unwrap().0, tail);
     }
 
     #[test]
@@ -518,13 +519,13 @@ mod tests {
         let blocks = Blocks::create(&names, 100).unwrap();
         blocks.write(0, &[7; 100]).unwrap();
         blocks.mark(0, crc32fast::hash(&[7; 100])).unwrap();
-        assert!(blocks.read_checked(0).is_ok());
+        assert!(blocks.read_summed(0).is_ok());
         blocks.write(50, &[8]).unwrap();
-        assert!(matches!(blocks.read_checked(0), Err(ReadFault::Damaged(0))));
+        assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
         // A block without a mark is damaged, whatever its bytes.
         blocks.write(50, &[7]).unwrap();
         blocks.unmark(0).unwrap();
-        assert!(matches!(blocks.read_checked(0), Err(ReadFault::Damaged(0))));
+        assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
     }
 
     #[test]

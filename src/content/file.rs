@@ -239,15 +239,15 @@ impl Content {
         self.start(start);
     }
 
-    /// The whole file came and its checksum is another one: whoever may have seen a byte of it is told, the copy goes,
-    /// and the others, who saw nothing, get a second one.
-    pub(super) fn mismatch(self: &Arc<Self>, found: &str) {
+    /// The whole file came and its checksum is another one, or a part came twice and was not the same (`what` tells):
+    /// whoever may have seen a byte of it is told, the copy goes, and the others, who saw nothing, get a second one.
+    pub(super) fn mismatch(self: &Arc<Self>, what: &str) {
         let again = self.store.note_mismatch(&self.stem);
         let (told, gone) = {
             let mut state = self.state.lock();
             let error = Error::new(
                 Kind::Corrupt,
-                format!("{} has the MD5 {found}, not {}", state.place, self.stem),
+                format!("{} {what}, and should be {}", state.place, self.stem),
             );
             log::warn!("{error}; the copy is dropped");
             let served = state.served;
@@ -292,7 +292,7 @@ impl Content {
         };
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
-        state.forget_hash();
+        state.forget_bytes();
         state.handed_out = 0;
         self.store.trash(&names, bytes)
     }
@@ -362,7 +362,7 @@ impl Content {
         }
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
-        state.forget_hash();
+        state.forget_bytes();
     }
 
     /// A reader leaves.

@@ -4,16 +4,17 @@
 //! blocks were written a moment ago, so reading them back costs a copy from the page cache, a tenth of what their MD5 does.
 //! Whoever brings the last block takes the hash over and hashes what is left (`fill.rs`).
 //!
-//! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing.
+//! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing. What was
+//! hashed may be given back: the state keeps the CRC of each block, and takes nothing else in its place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
+use super::blocks::{BLOCK, Blocks, ReadFault};
 use super::file::Content;
-use super::state::Hasher;
+use super::state::{Hasher, State};
 use super::verify::OrderedHash;
 
 /// Reads blocks and feeds a hash.
@@ -42,8 +43,10 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| follow(&follower, &blocks))).is_err() {
                 log::error!("hashing {} panicked", follower.stem);
+                let mut state = follower.lock();
+                state.forget_hash();
+                state.hasher = Hasher::Idle;
             }
-            follower.lock().hasher = Hasher::Idle;
             follower.announce_hash();
         });
     if let Err(error) = started {
@@ -58,28 +61,38 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
 fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
     while let Some((mut hash, most)) = next_step(content, blocks) {
         let end = content.size();
-        let result = hash.catch_up(end, most, |block| read_back(content, block, None, blocks));
+        let result = hash.catch_up(end, most, |block| read_back(content, block, blocks));
         let mut state = content.lock();
-        let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
-        // If a block can't be read, the end will tell.
-        let is_of_what_is_there = !state.has_room || hash.holds(blocks.removals());
-        if !is_current || result.is_err() || !is_of_what_is_there {
+        if !state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks)) {
+            state.hasher = Hasher::Idle;
             return;
         }
+        // What was hashed before a block that can't be read counts, and goes on when that one came again.
         state.hashed = hash.position();
         state.hash = Some(hash);
+        if let Err(fault) = &result {
+            state.hasher = Hasher::Idle;
+            if let ReadFault::Damaged(block) = fault {
+                log::warn!("cache: block {block} of {} is damaged", content.stem);
+                let lost = state.lose(*block);
+                content.store.ledger().give_back(lost);
+            }
+            return;
+        }
         drop(state);
         content.announce_hash();
     }
 }
 
-/// Waits for blocks that continue the hash, and takes it, with how many there are.
+/// Waits for blocks that continue the hash, and takes it, with how many there are. If there is nothing to wait for, the
+/// thread counts as ended.
 fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u64)> {
     let mut state = content.lock();
     loop {
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
         let is_over = state.fetches.is_empty() || state.is_complete() || content.store.is_stopping();
         if !is_current || is_over || state.hasher != Hasher::Follows {
+            state.hasher = Hasher::Idle;
             return None;
         }
         let next = state.hash.as_ref().map_or(0, |hash| hash.position() / BLOCK);
@@ -87,31 +100,27 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u6
             .take_while(|block| state.presence.has(*block))
             .count() as u64;
         if there > 0 {
-            let removals = blocks.removals();
-            let hash = match state.hash.take() {
-                Some(hash) if !state.has_room || hash.holds(removals) => hash,
-                // What was hashed is gone from the disk, and may come back changed.
-                Some(_) => return None,
-                None if removals > 0 && state.has_room => return None,
-                None => OrderedHash::new(removals),
-            };
-            return Some((hash, there));
+            return Some((take(&mut state), there));
         }
         content.wait_for_bytes(&mut state, LOOK);
     }
 }
 
-/// Reads a block for the hash; what an earlier daemon wrote is compared with its CRC. `fresh` was written just now.
-pub(super) fn read_back(
-    content: &Content,
-    block: u64,
-    fresh: Option<u64>,
-    blocks: &Blocks,
-) -> Result<Vec<u8>, ReadFault> {
-    if fresh != Some(block) && !content.lock().presence.is_trusted(block) {
-        return blocks.read_checked(block);
+/// Takes the hash as far as it got, or begins one.
+pub(super) fn take(state: &mut State) -> OrderedHash {
+    state.hash.take().unwrap_or_else(|| {
+        state.hashed = 0;
+        OrderedHash::new(0)
+    })
+}
+
+/// Reads a block for the hash. What the disk made of it since it came is not hashed, and not what was not served.
+pub(super) fn read_back(content: &Content, block: u64, blocks: &Arc<Blocks>) -> Result<Vec<u8>, ReadFault> {
+    let (bytes, crc) = blocks.read_summed(block)?;
+    let mut state = content.lock();
+    let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
+    if is_current && !state.note_sum(block, crc) {
+        return Err(ReadFault::Damaged(block));
     }
-    let (start, end) = span_of(block, content.size());
-    // A block has at most 256 KiB.
-    Ok(blocks.read(start, (end - start) as usize)?)
+    Ok(bytes)
 }

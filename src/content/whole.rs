@@ -197,9 +197,9 @@ impl Content {
         block: u64,
         removals: u64,
     ) -> Result<Vec<u8>, ReadFault> {
-        let read = blocks.read_checked(block);
-        self.note_compared(blocks, block, removals, read.as_ref().map(drop));
-        read
+        let read = blocks.read_summed(block);
+        self.note_compared(blocks, block, removals, read.as_ref().map(|(_, crc)| *crc));
+        read.map(|(bytes, _)| bytes)
     }
 
     fn note_compared(
@@ -207,7 +207,7 @@ impl Content {
         blocks: &Arc<Blocks>,
         block: u64,
         removals: u64,
-        compared: Result<(), &ReadFault>,
+        compared: Result<u32, &ReadFault>,
     ) {
         let mut state = self.lock();
         // What is there now may be another copy than the one looked at.
@@ -216,7 +216,10 @@ impl Content {
             return;
         }
         match compared {
-            Ok(()) => state.presence.trust(block),
+            Ok(crc) => {
+                state.presence.trust(block);
+                state.note_sum(block, crc);
+            }
             Err(ReadFault::Damaged(block)) => {
                 log::warn!(
                     "cache: block {block} of {} is damaged and is fetched again",
