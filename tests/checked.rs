@@ -278,3 +278,50 @@ fn damage_in_a_file_larger_than_the_cache_is_mended_and_no_wrong_md5() {
         }
     }
 }
+
+#[test]
+fn damage_behind_the_reader_is_mended_before_it_gets_the_last_block() {
+    let world = World::new(ContentMode::Ranges, &[16 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check(&reader, 0, 0..6 * MIB);
+    world.flip(0, 5 * MIB + 7);
+    let (rest, last) = (6 * MIB..16 * MIB - PIECE, 16 * MIB - PIECE..16 * MIB);
+    world.check(&reader, 0, rest);
+    world.check(&reader, 0, last);
+    world.check_all(&world.open(&store, 0), 0);
+}
+
+#[test]
+fn a_byte_changed_in_the_cache_while_the_rest_comes_is_never_taken_for_verified() {
+    let world = World::new(ContentMode::Ranges, &[16 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check(&reader, 0, 0..6 * MIB);
+    // Most of it is hashed by now or will be in a moment: whichever comes first, the law holds.
+    thread::sleep(Duration::from_millis(200));
+    world.flip(0, MIB + 7);
+    for offset in (6 * MIB..16 * MIB).step_by(PIECE as usize) {
+        let _ = read(&reader, offset);
+    }
+    let other = world.open(&store, 0);
+    if let Some(bytes) = read_complete(&other, MIB) {
+        assert!(bytes == world.expected(0, MIB));
+    }
+    if let Some(given) = other.content().hand_out() {
+        let mut bytes = vec![0; PIECE as usize];
+        given.file().read_exact_at(&mut bytes, MIB).unwrap();
+        assert!(bytes == world.expected(0, MIB));
+    }
+    world.check(&other, 0, MIB..MIB + 1);
+}
+
+#[test]
+fn a_byte_changed_in_a_complete_copy_is_not_served_by_reads_that_may_wait() {
+    let world = World::new(ContentMode::Ranges, &[2 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    world.flip(0, MIB + 7);
+    world.check_all(&reader, 0);
+}

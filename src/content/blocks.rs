@@ -342,15 +342,15 @@ impl Blocks {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Notes that the whole was compared with its checksum, and the data file as it is now; or that this no longer holds.
+    /// Notes that the whole was compared with its checksum, or that this no longer holds. The data file may have been
+    /// changed since its first bytes were compared, so that this keeps no stamp.
     pub(super) fn set_verified(&self, verified: bool) -> io::Result<()> {
         let flags = if verified { VERIFIED } else { 0 };
         self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)?;
         if verified {
-            self.keep_stamp(self.stamp()?)
-        } else {
-            self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
+            return Ok(());
         }
+        self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
     }
 
     /// The data file as it is now.

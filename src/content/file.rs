@@ -20,6 +20,9 @@ use crate::repository::model::{FilePlace, Owner};
 /// read is for the end of a large one. A program in such a read can't even be killed.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// How often a read looks at a complete copy anew that is another with each look.
+const MOST_LOOKS: u32 = 16;
+
 /// The bytes of one file, named by what they are. All who open the same bytes share it.
 pub struct Content {
     /// The cache it belongs to.
@@ -88,6 +91,7 @@ impl Content {
 
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
     pub(super) fn attempt(self: &Arc<Self>, mut ask: Ask) {
+        let mut looks = 0;
         loop {
             let mut state = self.state.lock();
             if let Some(error) = state
@@ -131,6 +135,7 @@ impl Content {
                 return ask.fail(Error::new(Kind::Internal, "bytes are present without a copy"));
             };
             let removals = blocks.removals();
+            let (is_whole, stamp) = (state.is_complete(), state.stamp);
             drop(state);
             self.start(start);
             let read = untrusted
@@ -140,6 +145,15 @@ impl Content {
             match read {
                 // A block taken away meanwhile may have been read as zeros.
                 _ if blocks.removals() != removals => {}
+                // Nothing writes to a complete copy, so whoever did changed what was compared.
+                Ok(_) if is_whole && (stamp.is_none() || blocks.stamp().ok() != stamp) => {
+                    looks += 1;
+                    if looks > MOST_LOOKS {
+                        let what = format!("the copy of {} in the cache is being changed", self.stem);
+                        return ask.fail(Error::new(Kind::Corrupt, what));
+                    }
+                    self.renew_stamp(&blocks);
+                }
                 Ok(bytes) => {
                     if !ask.has_waited {
                         self.store.tally().read(bytes.len() as u64);

@@ -213,9 +213,13 @@ impl Fetcher<'_> {
             let state = self.content.lock();
             state.checked && state.is_complete()
         };
-        if is_verified && let Err(error) = blocks.set_verified(true) {
+        if !is_verified {
+            return;
+        }
+        if let Err(error) = blocks.set_verified(true) {
             log::warn!("cache: the map of {}: {error}", self.content.stem);
         }
+        self.content.compare_later();
     }
 
     /// The block is there from now on. False, and nothing is done, if it completes a file with a checksum and the

@@ -145,6 +145,14 @@ impl Content {
         blocks.is_some_and(|blocks| self.is_untouched(&blocks) || self.compare_all(&blocks))
     }
 
+    /// Has a copy that has just become complete compared in the background, so that the next open finds it known. A small
+    /// one is compared when it is opened, and none for a cache that keeps nothing.
+    pub(super) fn compare_later(self: &Arc<Self>) {
+        if self.size() > AT_ONCE && !self.store.keeps_nothing() {
+            self.store.comparer.add(self.reader());
+        }
+    }
+
     fn is_untouched(&self, blocks: &Blocks) -> bool {
         let untouched = blocks.stamp().and_then(|now| blocks.is_right_with(now));
         untouched.unwrap_or_else(|error| {
@@ -422,7 +430,7 @@ fn grown(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
 impl Content {
     /// The data file is not what it was, or nobody looked yet: what was compared before counts only if the map has the
     /// file's stamp from when all of it was.
-    fn renew_stamp(&self, blocks: &Arc<Blocks>) {
+    pub(super) fn renew_stamp(&self, blocks: &Arc<Blocks>) {
         let Ok(stamp) = blocks.stamp() else { return };
         // It may have been written, by this process and the last time, after it was looked at last.
         let is_right = blocks.is_right_with(stamp).unwrap_or(false);
