@@ -325,3 +325,29 @@ fn a_byte_changed_in_a_complete_copy_is_not_served_by_reads_that_may_wait() {
     world.flip(0, MIB + 7);
     world.check_all(&reader, 0);
 }
+
+#[test]
+fn an_absurd_size_is_an_error() {
+    let world = World::new(ContentMode::Ranges, &[MIB]);
+    let store = world.store();
+    for size in [(1 << 46) + 1, 1 << 62, u64::MAX] {
+        let md5 = Md5::from_hex(&world.files[0].md5()).unwrap();
+        let tag = "a".to_owned();
+        for identity in [Identity::Md5 { md5, size }, Identity::Unverified { tag, size }] {
+            let reader = store.content(identity, world.place(0)).reader();
+            for offset in [0, size - 1] {
+                assert_eq!(read(&reader, offset).unwrap_err().kind(), Kind::ServerFailed);
+            }
+            assert_eq!(reader.fetch_all().unwrap_err().kind(), Kind::ServerFailed);
+            assert!(read_complete(&reader, 0).is_none());
+            assert!(reader.content().hand_out().is_none() && !reader.content().is_verified());
+        }
+    }
+    let folder = world.folder.path().join("cache/content/7d");
+    fs::create_dir(&folder).unwrap();
+    let stray = folder.join(format!("{}-{}.map", "7d".repeat(16), 1_u64 << 62));
+    fs::write(&stray, "x").unwrap();
+    store.verify(None, &Work::new(1));
+    assert!(!stray.exists());
+    world.check_all(&world.open(&store, 0), 0);
+}

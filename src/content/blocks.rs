@@ -31,6 +31,9 @@ const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
 const MARK: u32 = 0x4b4c_4221;
 
+/// Larger files than this (64 TiB) there are not: what is known of their blocks would take all memory.
+pub(super) const LARGEST: u64 = 1 << 46;
+
 /// How many blocks a file of `size` bytes has.
 pub(super) fn blocks_in(size: u64) -> u64 {
     size.div_ceil(BLOCK)
@@ -52,8 +55,9 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Nothing is there.
+    /// Nothing is there. Of a file larger than `LARGEST` there are no blocks; nobody may ask for any.
     pub(super) fn none(size: u64) -> Self {
+        let size = if size > LARGEST { 0 } else { size };
         let words = usize::try_from(blocks_in(size).div_ceil(64)).unwrap_or(usize::MAX);
         Presence {
             size,
@@ -211,7 +215,7 @@ pub(super) fn peek(names: &Names) -> Option<Peeked> {
     let mut header = [0; HEADER as usize];
     map.read_exact_at(&mut header, 0).ok()?;
     let size = data.len();
-    let is_whole = map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
+    let is_whole = size <= LARGEST && map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
     if !is_whole || !is_header_of(&header, names, size) {
         return None;
     }
@@ -263,6 +267,9 @@ impl Blocks {
             return Ok(None);
         };
         let mut header = [0; HEADER as usize];
+        if size > LARGEST {
+            return Ok(None);
+        }
         let whole = HEADER + blocks_in(size) * ENTRY;
         if map.metadata()?.len() != whole || data.metadata()?.len() != size {
             return Ok(None);

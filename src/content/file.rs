@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::blocks::{BLOCK, Blocks, Names, ReadFault};
+use super::blocks::{BLOCK, Blocks, LARGEST, Names, ReadFault};
 use super::plan;
 use super::reader::Reader;
 use super::state::{Ask, Copy, Path, Reading, State};
@@ -91,6 +91,11 @@ impl Content {
 
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
     pub(super) fn attempt(self: &Arc<Self>, mut ask: Ask) {
+        if self.size() > LARGEST {
+            let place = self.state.lock().place.clone();
+            let what = format!("the server says that {place} has {} bytes", self.size());
+            return ask.fail(Error::new(Kind::ServerFailed, what));
+        }
         let mut looks = 0;
         loop {
             let mut state = self.state.lock();
