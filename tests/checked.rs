@@ -351,3 +351,21 @@ fn an_absurd_size_is_an_error() {
     assert!(!stray.exists());
     world.check_all(&world.open(&store, 0), 0);
 }
+
+#[test]
+fn what_was_handed_out_of_a_dropped_copy_is_not_current() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    let held = reader.content().hand_out().unwrap();
+    assert!(held.is_current());
+    world.flip(0, MIB + 7);
+    world.serve_wrong_once(MIB + 7);
+    let other = world.open(&store, 0);
+    assert!(!other.content().is_still_right());
+    other.fetch_all().unwrap();
+    assert!(
+        other.content().is_still_right() && !held.is_current()
+    );
+}

@@ -44,6 +44,12 @@ impl HandedOut {
     pub fn file(&self) -> &File {
         &self.file
     }
+
+    /// Whether it is still the copy that is in the cache, and not one that was dropped and fetched anew.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.reader.content.lock().generation == self.generation
+    }
 }
 
 impl Drop for HandedOut {
