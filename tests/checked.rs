@@ -369,3 +369,21 @@ fn what_was_handed_out_of_a_dropped_copy_is_not_current() {
         other.content().is_still_right() && !held.is_current()
     );
 }
+
+#[test]
+fn a_pinned_copy_stays_in_a_mount_that_keeps_nothing() {
+    let world = World::new(ContentMode::Ranges, &[2 * MIB]);
+    let store = world.store();
+    let wanted = vec![Wanted {
+        name: "0".into(),
+        identity: world.identity(0),
+        place: world.place(0),
+    }];
+    store.keep(wanted, true, &Work::new(1)).unwrap();
+    store.shutdown();
+    let store = world.store_with(|settings| settings.limit = 0);
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    drop(reader);
+    assert!(world.copy(0, "map").exists());
+}

@@ -393,7 +393,7 @@ impl Store {
     /// Gives back blocks of `content` that its readers have passed. Returns how many bytes.
     fn punch_behind(&self, content: &Arc<Content>, excess: u64) -> u64 {
         let mut state = content.lock();
-        if state.handed_out > 0 || state.is_complete() {
+        if state.handed_out > 0 || state.is_complete() || self.pins().has(&content.stem) {
             return 0;
         }
         let mut freed = 0;

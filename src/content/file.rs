@@ -375,7 +375,7 @@ impl Content {
             return;
         }
         self.store.ledger().count_close();
-        if self.store.keeps_nothing() {
+        if self.store.keeps_nothing() && !self.store.pins().has(&self.stem) {
             let gone = self.drop_copy(state);
             self.store.discard(gone);
         }
