@@ -387,3 +387,21 @@ fn a_pinned_copy_stays_in_a_mount_that_keeps_nothing() {
     drop(reader);
     assert!(world.copy(0, "map").exists());
 }
+
+#[test]
+fn verifying_all_does_not_change_where_a_drafts_file_is_asked_for() {
+    let world = World::new(ContentMode::Ranges, &[8 * MIB]);
+    let file = Data::Generated(world.files[0].clone());
+    let draft = world
+        .sandbox
+        .draft(NewRecord::titled("x").file("draft.bin", file));
+    let store = world.store();
+    let place = FilePlace {
+        owner: Owner::Draft(RecordId::new(&draft).unwrap()),
+        key: "draft.bin".into(),
+    };
+    let reader = store.content(world.identity(0), place).reader();
+    world.check(&reader, 0, 0..PIECE);
+    store.verify(None, &Work::new(1));
+    world.check(&reader, 0, 5 * MIB..5 * MIB + 1);
+}

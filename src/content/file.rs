@@ -474,8 +474,12 @@ impl Content {
         })
     }
 
-    /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment.
+    /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment. A place without
+    /// a key is none.
     pub(super) fn set_place(&self, place: FilePlace) {
+        if place.key.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
         if !matches!(state.place.owner, Owner::Record(_)) || matches!(place.owner, Owner::Record(_)) {
             state.place = place;
