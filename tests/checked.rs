@@ -405,3 +405,26 @@ fn verifying_all_does_not_change_where_a_drafts_file_is_asked_for() {
     store.verify(None, &Work::new(1));
     world.check(&reader, 0, 5 * MIB..5 * MIB + 1);
 }
+
+#[test]
+fn readers_of_complete_files_leave_the_budget_to_others() {
+    let world = World::new(ContentMode::Ranges, &[8 * MIB; 12]);
+    let store = world.store_with(|settings| settings.memory = 8 * MIB);
+    let mut readers = Vec::new();
+    let mut requests = Vec::new();
+    for file in 0..12 {
+        let reader = world.open(&store, file);
+        world.sandbox.reset_counts();
+        world.check(&reader, file, 0..6 * MIB);
+        wait_for("the rest", || store.downloads().is_empty());
+        for offset in (6 * MIB..8 * MIB).step_by(PIECE as usize) {
+            if read_complete(&reader, offset).is_none() {
+                world.check(&reader, file, offset..offset + 1);
+            }
+        }
+        requests.push(world.downloads().len());
+        readers.push(reader);
+    }
+    // With its share of what eleven others hold, the last one would ask for each half megabyte.
+    assert!(requests[11] <= requests[1].max(8), "{requests:?}");
+}

@@ -241,6 +241,10 @@ impl Fetcher<'_> {
             && let Copy::Partial(blocks) = &state.copy
         {
             state.copy = Copy::Complete(Arc::clone(blocks));
+            // Nothing is fetched ahead for them any more.
+            for reading in state.readers.values_mut() {
+                reading.share = None;
+            }
         }
         if let Some(fetch) = state.fetch(self.id) {
             fetch.filling = None;
