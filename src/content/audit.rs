@@ -69,7 +69,9 @@ impl Content {
             }
         };
         let size = self.size();
-        let mut hash = is_complete.then(|| OrderedHash::new(blocks.removals()));
+        // What was hashed and then removed may come back changed.
+        let removals = blocks.removals();
+        let mut hash = is_complete.then(OrderedHash::new);
         let (mut bytes, mut damaged) = (0, 0);
         for block in 0..blocks_in(size) {
             if !self.lock().presence.has(block) {
@@ -96,11 +98,11 @@ impl Content {
             return Ok(Audit::Damaged { blocks: damaged });
         }
         if let (Some(hash), Identity::Md5 { md5, .. }) = (hash, &self.identity)
-            && hash.holds(blocks.removals())
+            && blocks.removals() == removals
         {
             let found = hash.finish();
             if found != *md5 {
-                self.mismatch(&found.to_string());
+                self.mismatch(&format!("has the MD5 {found}"));
                 return Ok(Audit::Wrong {
                     found: found.to_string(),
                 });

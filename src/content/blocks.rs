@@ -31,6 +31,9 @@ const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
 const MARK: u32 = 0x4b4c_4221;
 
+/// Larger files than this (64 TiB) there are not: what is known of their blocks would take all memory.
+pub(super) const LARGEST: u64 = 1 << 46;
+
 /// How many blocks a file of `size` bytes has.
 pub(super) fn blocks_in(size: u64) -> u64 {
     size.div_ceil(BLOCK)
@@ -52,8 +55,9 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Nothing is there.
+    /// Nothing is there. Of a file larger than `LARGEST` there are no blocks; nobody may ask for any.
     pub(super) fn none(size: u64) -> Self {
+        let size = if size > LARGEST { 0 } else { size };
         let words = usize::try_from(blocks_in(size).div_ceil(64)).unwrap_or(usize::MAX);
         Presence {
             size,
@@ -211,7 +215,7 @@ pub(super) fn peek(names: &Names) -> Option<Peeked> {
     let mut header = [0; HEADER as usize];
     map.read_exact_at(&mut header, 0).ok()?;
     let size = data.len();
-    let is_whole = map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
+    let is_whole = size <= LARGEST && map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
     if !is_whole || !is_header_of(&header, names, size) {
         return None;
     }
@@ -263,6 +267,9 @@ impl Blocks {
             return Ok(None);
         };
         let mut header = [0; HEADER as usize];
+        if size > LARGEST {
+            return Ok(None);
+        }
         let whole = HEADER + blocks_in(size) * ENTRY;
         if map.metadata()?.len() != whole || data.metadata()?.len() != size {
             return Ok(None);
@@ -342,15 +349,15 @@ impl Blocks {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Notes that the whole was compared with its checksum, and the data file as it is now; or that this no longer holds.
+    /// Notes that the whole was compared with its checksum, or that this no longer holds. The data file may have been
+    /// changed since its first bytes were compared, so that this keeps no stamp.
     pub(super) fn set_verified(&self, verified: bool) -> io::Result<()> {
         let flags = if verified { VERIFIED } else { 0 };
         self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)?;
         if verified {
-            self.keep_stamp(self.stamp()?)
-        } else {
-            self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
+            return Ok(());
         }
+        self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
     }
 
     /// The data file as it is now.
@@ -390,8 +397,8 @@ impl Blocks {
         self.data.read_exact_at(buffer, offset)
     }
 
-    /// Reads a whole block and compares it with the CRC in the map.
-    pub(super) fn read_checked(&self, block: u64) -> Result<Vec<u8>, ReadFault> {
+    /// Reads a whole block and compares it with the CRC in the map. Tells both.
+    pub(super) fn read_summed(&self, block: u64) -> Result<(Vec<u8>, u32), ReadFault> {
         let (start, end) = span_of(block, self.size);
         // A block has at most 256 KiB.
         let bytes = match self.read(start, (end - start) as usize) {
@@ -400,19 +407,20 @@ impl Blocks {
             }
             other => other?,
         };
-        self.compare(block, &bytes)?;
-        Ok(bytes)
+        let crc = self.compare(block, &bytes)?;
+        Ok((bytes, crc))
     }
 
-    /// Compares a whole block, as read from the disk, with the CRC in the map.
-    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<(), ReadFault> {
+    /// Compares a whole block, as read from the disk, with the CRC in the map, and tells it.
+    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<u32, ReadFault> {
         let mut entry = [0; ENTRY as usize];
         self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let mut expected = [0; ENTRY as usize];
-        expected[..4].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+        let crc = crc32fast::hash(bytes);
+        expected[..4].copy_from_slice(&crc.to_le_bytes());
         expected[4..].copy_from_slice(&MARK.to_le_bytes());
         if entry == expected {
-            Ok(())
+            Ok(crc)
         } else {
             Err(ReadFault::Damaged(block))
         }
@@ -509,7 +517,7 @@ mod tests {
         );
         assert!(!found.presence.is_trusted(2));
         assert_eq!(found.presence.bytes(), 100);
-        assert_eq!(found.blocks.read_checked(2).unwrap(), tail);
+        assert_eq!(found.blocks.read_summed(2).unwrap().0, tail);
     }
 
     #[test]
@@ -518,13 +526,13 @@ mod tests {
         let blocks = Blocks::create(&names, 100).unwrap();
         blocks.write(0, &[7; 100]).unwrap();
         blocks.mark(0, crc32fast::hash(&[7; 100])).unwrap();
-        assert!(blocks.read_checked(0).is_ok());
+        assert!(blocks.read_summed(0).is_ok());
         blocks.write(50, &[8]).unwrap();
-        assert!(matches!(blocks.read_checked(0), Err(ReadFault::Damaged(0))));
+        assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
         // A block without a mark is damaged, whatever its bytes.
         blocks.write(50, &[7]).unwrap();
         blocks.unmark(0).unwrap();
-        assert!(matches!(blocks.read_checked(0), Err(ReadFault::Damaged(0))));
+        assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::audit::Audit;
-use super::blocks::Names;
+use super::blocks::{LARGEST, Names};
 use super::evict::{Entry, disk_of, for_each_copy, look_again};
 use super::inspect::{CopyFacts, look_at};
 use super::reader::Reader;
@@ -457,7 +457,7 @@ fn identity_of(stem: &str) -> Option<Identity> {
         md5: Md5::from_hex(md5)?,
         size: size.parse().ok()?,
     };
-    (identity.stem() == stem).then_some(identity)
+    (identity.stem() == stem && identity.size() <= LARGEST).then_some(identity)
 }
 
 /// The name of the copy with this pin.

@@ -393,7 +393,7 @@ impl Store {
     /// Gives back blocks of `content` that its readers have passed. Returns how many bytes.
     fn punch_behind(&self, content: &Arc<Content>, excess: u64) -> u64 {
         let mut state = content.lock();
-        if state.handed_out > 0 || state.is_complete() {
+        if state.handed_out > 0 || state.is_complete() || self.pins().has(&content.stem) {
             return 0;
         }
         let mut freed = 0;
@@ -453,9 +453,10 @@ fn passed(state: &State, excess: u64) -> Vec<u64> {
     if state.waiters.iter().any(|ask| ask.wants_all()) {
         return Vec::new();
     }
-    let stays_from = state.first_unhashed().unwrap_or(u64::MAX);
-    let present =
-        |range: std::ops::Range<u64>| range.filter(|block| state.presence.has(*block) && *block < stays_from);
+    let stays = state.unhashed();
+    let present = |range: std::ops::Range<u64>| {
+        range.filter(|block| state.presence.has(*block) && !stays.contains(block))
+    };
     let mut found: Vec<u64> = present(0..hindmost.saturating_sub(NEAR) / BLOCK)
         .take(enough as usize)
         .collect();

@@ -244,8 +244,15 @@ impl<'a> Fetcher<'a> {
 
     /// Parts are mostly for readers here and there, whose file is never whole.
     fn have_it_hashed(&self, blocks: &Arc<Blocks>) {
-        let path = self.content.lock().fetch(self.id).map(|fetch| fetch.path);
-        if path.is_some_and(|path| !matches!(path, Path::Part { .. })) {
+        let is_worth_it = {
+            let mut state = self.content.lock();
+            // What is to be hashed stays until it is.
+            !state.unhashed().is_empty()
+                || state
+                    .fetch(self.id)
+                    .is_some_and(|fetch| !matches!(fetch.path, Path::Part { .. }))
+        };
+        if is_worth_it {
             hashing::start(self.content, blocks);
         }
     }

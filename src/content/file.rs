@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::blocks::{BLOCK, Blocks, Names, ReadFault};
+use super::blocks::{BLOCK, Blocks, LARGEST, Names, ReadFault};
 use super::plan;
 use super::reader::Reader;
 use super::state::{Ask, Copy, Path, Reading, State};
@@ -19,6 +19,9 @@ use crate::repository::model::{FilePlace, Owner};
 /// How long one read may wait although bytes keep coming, as they do when a server sends whole files only and the
 /// read is for the end of a large one. A program in such a read can't even be killed.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How often a read looks at a complete copy anew that is another with each look.
+const MOST_LOOKS: u32 = 16;
 
 /// The bytes of one file, named by what they are. All who open the same bytes share it.
 pub struct Content {
@@ -88,6 +91,12 @@ impl Content {
 
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
     pub(super) fn attempt(self: &Arc<Self>, mut ask: Ask) {
+        if self.size() > LARGEST {
+            let place = self.state.lock().place.clone();
+            let what = format!("the server says that {place} has {} bytes", self.size());
+            return ask.fail(Error::new(Kind::ServerFailed, what));
+        }
+        let mut looks = 0;
         loop {
             let mut state = self.state.lock();
             if let Some(error) = state
@@ -131,6 +140,7 @@ impl Content {
                 return ask.fail(Error::new(Kind::Internal, "bytes are present without a copy"));
             };
             let removals = blocks.removals();
+            let (is_whole, stamp) = (state.is_complete(), state.stamp);
             drop(state);
             self.start(start);
             let read = untrusted
@@ -140,6 +150,15 @@ impl Content {
             match read {
                 // A block taken away meanwhile may have been read as zeros.
                 _ if blocks.removals() != removals => {}
+                // Nothing writes to a complete copy, so whoever did changed what was compared.
+                Ok(_) if is_whole && (stamp.is_none() || blocks.stamp().ok() != stamp) => {
+                    looks += 1;
+                    if looks > MOST_LOOKS {
+                        let what = format!("the copy of {} in the cache is being changed", self.stem);
+                        return ask.fail(Error::new(Kind::Corrupt, what));
+                    }
+                    self.renew_stamp(&blocks);
+                }
                 Ok(bytes) => {
                     if !ask.has_waited {
                         self.store.tally().read(bytes.len() as u64);
@@ -239,15 +258,15 @@ impl Content {
         self.start(start);
     }
 
-    /// The whole file came and its checksum is another one: whoever may have seen a byte of it is told, the copy goes,
-    /// and the others, who saw nothing, get a second one.
-    pub(super) fn mismatch(self: &Arc<Self>, found: &str) {
+    /// The whole file came and its checksum is another one, or a part came twice and was not the same (`what` tells):
+    /// whoever may have seen a byte of it is told, the copy goes, and the others, who saw nothing, get a second one.
+    pub(super) fn mismatch(self: &Arc<Self>, what: &str) {
         let again = self.store.note_mismatch(&self.stem);
         let (told, gone) = {
             let mut state = self.state.lock();
             let error = Error::new(
                 Kind::Corrupt,
-                format!("{} has the MD5 {found}, not {}", state.place, self.stem),
+                format!("{} {what}, and should be {}", state.place, self.stem),
             );
             log::warn!("{error}; the copy is dropped");
             let served = state.served;
@@ -292,7 +311,7 @@ impl Content {
         };
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
-        state.forget_hash();
+        state.forget_bytes();
         state.handed_out = 0;
         self.store.trash(&names, bytes)
     }
@@ -356,13 +375,13 @@ impl Content {
             return;
         }
         self.store.ledger().count_close();
-        if self.store.keeps_nothing() {
+        if self.store.keeps_nothing() && !self.store.pins().has(&self.stem) {
             let gone = self.drop_copy(state);
             self.store.discard(gone);
         }
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
-        state.forget_hash();
+        state.forget_bytes();
     }
 
     /// A reader leaves.
@@ -455,8 +474,12 @@ impl Content {
         })
     }
 
-    /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment.
+    /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment. A place without
+    /// a key is none.
     pub(super) fn set_place(&self, place: FilePlace) {
+        if place.key.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
         if !matches!(state.place.owner, Owner::Record(_)) || matches!(place.owner, Owner::Record(_)) {
             state.place = place;

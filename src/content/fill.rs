@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
 use super::fetch::{Break, Fetcher, Filler};
-use super::file::stopping;
+use super::file::{Content, stopping};
 use super::fresh::Pieces;
 use super::hashing;
 use super::state::{Copy, Filling, Hasher};
@@ -103,7 +103,9 @@ impl Fetcher<'_> {
         let most = self.store.limits().most / 2;
         let until = Instant::now() + LONGEST_WAIT_FOR_HASH;
         let mut state = self.content.lock();
-        while state.first_unhashed().is_some()
+        while !state.has_room
+            && state.hasher == Hasher::Follows
+            && !state.unhashed().is_empty()
             && position.saturating_sub(state.hashed) > most
             && Instant::now() < until
             && !self.store.is_stopping()
@@ -160,22 +162,88 @@ impl Fetcher<'_> {
         let Some(filler) = self.filler.take() else {
             return Ok(());
         };
-        let (block, crc) = (filler.block, filler.crc.finalize());
-        if !self.settle(block, false, filler.pieces)? {
-            self.complete(block, crc, blocks)?;
-        } else {
-            if let Err(error) = blocks.mark(block, crc) {
-                // It is served while the file is open, and fetched again by the next.
-                log::warn!("cache: the map of {}: {error}", self.content.stem);
-            }
-            self.content.announce_hash();
+        self.keep(filler.block, filler.crc.finalize(), filler.pieces, blocks)
+            .map(drop)
+    }
+
+    /// Tells whether the block is there now.
+    fn keep(
+        &mut self,
+        block: u64,
+        crc: u32,
+        pieces: Option<Pieces>,
+        blocks: &Arc<Blocks>,
+    ) -> Result<bool, Break> {
+        self.compare_with_first(block, crc)?;
+        // Before anybody reads it back and compares.
+        self.mark(block, crc, blocks)?;
+        if !self.settle(block, false, pieces)? {
+            return self.complete(block, blocks);
         }
-        Ok(())
+        self.note_complete(blocks);
+        self.content.announce_hash();
+        Ok(true)
+    }
+
+    fn mark(&self, block: u64, crc: u32, blocks: &Blocks) -> Result<(), Break> {
+        let what = || format!("write the map of {} in the cache", self.content.stem);
+        let Err(error) = blocks.mark(block, crc) else {
+            return Ok(());
+        };
+        let error = Error::local(what(), &error);
+        if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
+            return Err(Break::Failed(error));
+        }
+        let again = blocks.mark(block, crc);
+        again.map_err(|error| Break::Failed(Error::local(what(), &error)))
+    }
+
+    /// A block that was there before has to be what it was: it may have been served, or hashed.
+    fn compare_with_first(&mut self, block: u64, crc: u32) -> Result<(), Break> {
+        let (start, end) = span_of(block, self.size);
+        let (place, proved) = {
+            let mut state = self.content.lock();
+            if state.generation != self.generation {
+                return Err(Break::Stop);
+            }
+            if state.note_sum(block, crc) {
+                return Ok(());
+            }
+            if let Some(fetch) = state.fetch(self.id) {
+                fetch.filling = None;
+                fetch.position = start;
+            }
+            (state.place.clone(), state.proved)
+        };
+        let what = format!("sent other bytes for block {block} than before");
+        if proved {
+            // What was there was right, so this is not, and nobody has seen it.
+            self.written -= end - start;
+            let what = format!("{place} {what}");
+            return Err(Break::Broken(Error::new(Kind::Corrupt, what)));
+        }
+        self.content.mismatch(&what);
+        Err(Break::Stop)
+    }
+
+    /// If all is there and was compared, the map says so.
+    fn note_complete(&self, blocks: &Blocks) {
+        let is_verified = {
+            let state = self.content.lock();
+            state.checked && state.is_complete()
+        };
+        if !is_verified {
+            return;
+        }
+        if let Err(error) = blocks.set_verified(true) {
+            log::warn!("cache: the map of {}: {error}", self.content.stem);
+        }
+        self.content.compare_later();
     }
 
     /// The block is there from now on. False, and nothing is done, if it completes a file with a checksum and the
     /// file is not `verified` yet.
-    fn settle(&mut self, block: u64, verified: bool, pieces: Option<Pieces>) -> Result<bool, Break> {
+    fn settle(&self, block: u64, verified: bool, pieces: Option<Pieces>) -> Result<bool, Break> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
@@ -195,6 +263,10 @@ impl Fetcher<'_> {
             && let Copy::Partial(blocks) = &state.copy
         {
             state.copy = Copy::Complete(Arc::clone(blocks));
+            // Nothing is fetched ahead for them any more.
+            for reading in state.readers.values_mut() {
+                reading.share = None;
+            }
         }
         if let Some(fetch) = state.fetch(self.id) {
             fetch.filling = None;
@@ -203,88 +275,111 @@ impl Fetcher<'_> {
         Ok(true)
     }
 
-    /// Compares the checksum of the whole file, whose last block was written.
-    fn complete(&mut self, block: u64, crc: u32, blocks: &Arc<Blocks>) -> Result<(), Break> {
+    /// Compares the checksum of the whole file, whose last block was written. Tells whether the block is there now.
+    fn complete(&self, block: u64, blocks: &Arc<Blocks>) -> Result<bool, Break> {
         let Identity::Md5 { md5, .. } = self.content.identity else {
-            return Ok(());
+            return Ok(false);
         };
-        let removals = blocks.removals();
-        let (has_room, proved) = {
-            let state = self.content.lock();
-            (state.has_room, state.proved)
+        let mut ending = self.take_hash();
+        log::debug!("{}: the last block came", self.content.stem);
+        let damaged = match self.hash_rest(&mut ending, blocks)? {
+            None => None,
+            Some(damaged) if damaged == block => {
+                let what = format!("the cache lost what was just written of {}", self.content.stem);
+                return Err(Break::Failed(Error::new(Kind::Local(libc::EIO), what)));
+            }
+            damaged => damaged,
         };
-        let mut hash = match self.take_hash() {
-            Some(hash) if hash.holds(removals) || !(has_room || proved) => hash,
-            _ => OrderedHash::new(removals),
+        if let Some(damaged) = damaged {
+            // The disk lost it: now that one is the last.
+            log::warn!("cache: block {damaged} of {} is damaged", self.content.stem);
+            drop(ending);
+            let lost = self.content.lock().lose(damaged);
+            self.store.ledger().give_back(lost);
+            return self.settle(block, false, None);
+        }
+        let Some(hash) = ending.hash.take() else {
+            return Ok(false);
         };
-        log::debug!(
-            "{}: the last block came, {} bytes are to be hashed",
-            self.content.stem,
-            self.size - hash.position()
-        );
+        let found = hash.finish();
+        if found != md5 {
+            self.content.mismatch(&format!("has the MD5 {found}"));
+            return Err(Break::Stop);
+        }
+        self.store.forget_mismatch(&self.content.stem);
+        self.settle(block, true, None)?;
+        self.note_complete(blocks);
+        Ok(true)
+    }
+
+    /// Hashes to the end of the file. Tells a block that is not what it was.
+    fn hash_rest(&self, ending: &mut Ending<'_>, blocks: &Arc<Blocks>) -> Result<Option<u64>, Break> {
+        let Some(hash) = &mut ending.hash else {
+            return Ok(None);
+        };
         while hash.position() < self.size {
             if self.store.is_stopping() {
                 return Err(Break::Failed(stopping()));
             }
             let before = hash.position();
             let caught_up = hash.catch_up(self.size, CATCH_UP_AT_END, |at| {
-                hashing::read_back(self.content, at, Some(block), blocks)
+                hashing::read_back(self.content, at, blocks)
             });
             self.content.lock().progress = Instant::now();
             match caught_up {
                 Ok(()) if hash.position() > before => {}
-                // The file on disk is shorter than it was made: no bytes to hash.
-                Ok(()) => break,
-                Err(ReadFault::Damaged(damaged)) => {
-                    // An earlier daemon wrote it and the disk lost it: now that one is the last.
-                    log::warn!("cache: block {damaged} of {} is damaged", self.content.stem);
-                    let lost = self.content.lock().lose(damaged);
-                    self.store.ledger().give_back(lost);
-                    break;
-                }
+                // A block shorter than its place.
+                Ok(()) => return Ok(Some(before / BLOCK)),
+                Err(ReadFault::Damaged(damaged)) => return Ok(Some(damaged)),
                 Err(ReadFault::Io(error)) => {
                     let what = format!("read {} back from the cache", self.content.stem);
                     return Err(Break::Failed(Error::local(what, &error)));
                 }
             }
         }
-        if has_room && blocks.removals() != removals {
-            if self.settle(block, false, None)?
-                && let Err(error) = blocks.mark(block, crc)
-            {
-                log::warn!("cache: the map of {}: {error}", self.content.stem);
-            }
-            return Ok(());
-        }
-        let found = hash.finish();
-        if found != md5 {
-            self.content.mismatch(&found.to_string());
-            return Err(Break::Stop);
-        }
-        let is_whole = self.content.lock().presence.missing() == 1;
-        let noted = blocks.mark(block, crc).and_then(|()| {
-            if is_whole {
-                blocks.set_verified(true)
-            } else {
-                Ok(())
-            }
-        });
-        if let Err(error) = noted {
-            log::warn!("cache: the map of {}: {error}", self.content.stem);
-        }
-        self.store.forget_mismatch(&self.content.stem);
-        self.settle(block, true, None)?;
-        Ok(())
+        Ok(None)
     }
 
     /// The hash as far as it got, if there is one. Waits for the thread that hashes to let go of it, a few blocks long.
-    fn take_hash(&self) -> Option<OrderedHash> {
+    fn take_hash(&self) -> Ending<'_> {
         let mut state = self.content.lock();
         while state.hasher != Hasher::Idle {
             state.hasher = Hasher::Leaves;
             self.content.announce_hash();
             self.content.wait_for_bytes(&mut state, LONGEST_STEP);
         }
-        state.hash.take()
+        state.hasher = Hasher::Leaves;
+        Ending {
+            content: self.content,
+            generation: state.generation,
+            hash: Some(hashing::take(&mut state)),
+        }
+    }
+}
+
+/// The hash with the thread that ends it. Nobody else begins one meanwhile, and what is not hashed stays. Unless all of it
+/// was right, it goes back as far as it got.
+struct Ending<'a> {
+    content: &'a Content,
+    generation: u64,
+    hash: Option<OrderedHash>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.content.lock();
+            state.hasher = Hasher::Idle;
+            if state.generation == self.generation && !state.proved {
+                match self.hash.take() {
+                    Some(hash) => {
+                        state.hashed = hash.position();
+                        state.hash = Some(hash);
+                    }
+                    None => state.forget_hash(),
+                }
+            }
+        }
+        self.content.announce_hash();
     }
 }

@@ -5,17 +5,18 @@
 //! from the page cache, a tenth of what its MD5 does.
 //! Whoever brings the last block takes the hash over and hashes what is left (`fill.rs`).
 //!
-//! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing.
+//! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing. What was
+//! hashed may be given back: the state keeps the CRC of each block, and takes nothing else in its place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
+use super::blocks::{BLOCK, Blocks, ReadFault};
 use super::file::Content;
 use super::fresh::Pieces;
-use super::state::Hasher;
+use super::state::{Hasher, State};
 use super::verify::OrderedHash;
 
 /// Reads blocks and feeds a hash.
@@ -44,11 +45,9 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| follow(&follower, &blocks))).is_err() {
                 log::error!("hashing {} panicked", follower.stem);
-            }
-            {
                 let mut state = follower.lock();
-                state.hasher = Hasher::Idle;
-                state.fresh.clear();
+                state.forget_hash();
+                end(&mut state);
             }
             follower.announce_hash();
         });
@@ -70,22 +69,36 @@ fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
                 }
                 Ok(())
             }
-            Step::OnDisk(most) => hash.catch_up(content.size(), most, |block| {
-                read_back(content, block, None, blocks)
-            }),
+            Step::OnDisk(most) => {
+                hash.catch_up(content.size(), most, |block| read_back(content, block, blocks))
+            }
         };
         let mut state = content.lock();
-        let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
-        // If a block can't be read, the end will tell.
-        let is_of_what_is_there = !state.has_room || hash.holds(blocks.removals());
-        if !is_current || result.is_err() || !is_of_what_is_there {
+        if !state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks)) {
+            end(&mut state);
             return;
         }
+        // What was hashed before a block that can't be read counts, and goes on when that one came again.
         state.hashed = hash.position();
         state.hash = Some(hash);
+        if let Err(fault) = &result {
+            end(&mut state);
+            if let ReadFault::Damaged(block) = fault {
+                log::warn!("cache: block {block} of {} is damaged", content.stem);
+                let lost = state.lose(*block);
+                content.store.ledger().give_back(lost);
+            }
+            return;
+        }
         drop(state);
         content.announce_hash();
     }
+}
+
+/// The thread counts as ended.
+fn end(state: &mut State) {
+    state.hasher = Hasher::Idle;
+    state.fresh.clear();
 }
 
 /// Blocks to go on with.
@@ -96,13 +109,15 @@ enum Step {
     OnDisk(u64),
 }
 
-/// Waits for blocks that continue the hash, and takes it, with what there is.
+/// Waits for blocks that continue the hash, and takes it, with what there is. If there is nothing to wait for, the thread
+/// counts as ended.
 fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, Step)> {
     let mut state = content.lock();
     loop {
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
         let is_over = state.fetches.is_empty() || state.is_complete() || content.store.is_stopping();
         if !is_current || is_over || state.hasher != Hasher::Follows {
+            end(&mut state);
             return None;
         }
         let next = state.hash.as_ref().map_or(0, |hash| hash.position() / BLOCK);
@@ -115,31 +130,27 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, St
                 true => Step::OnDisk(there),
                 false => Step::InMemory(in_memory),
             };
-            let removals = blocks.removals();
-            let hash = match state.hash.take() {
-                Some(hash) if !state.has_room || hash.holds(removals) => hash,
-                // What was hashed is gone from the disk, and may come back changed.
-                Some(_) => return None,
-                None if removals > 0 && state.has_room => return None,
-                None => OrderedHash::new(removals),
-            };
-            return Some((hash, step));
+            return Some((take(&mut state), step));
         }
         content.wait_for_bytes(&mut state, LOOK);
     }
 }
 
-/// Reads a block for the hash; what an earlier daemon wrote is compared with its CRC. `fresh` was written just now.
-pub(super) fn read_back(
-    content: &Content,
-    block: u64,
-    fresh: Option<u64>,
-    blocks: &Blocks,
-) -> Result<Vec<u8>, ReadFault> {
-    if fresh != Some(block) && !content.lock().presence.is_trusted(block) {
-        return blocks.read_checked(block);
+/// Takes the hash as far as it got, or begins one.
+pub(super) fn take(state: &mut State) -> OrderedHash {
+    state.hash.take().unwrap_or_else(|| {
+        state.hashed = 0;
+        OrderedHash::new()
+    })
+}
+
+/// Reads a block for the hash. What the disk made of it since it came is not hashed, and not what was not served.
+pub(super) fn read_back(content: &Content, block: u64, blocks: &Arc<Blocks>) -> Result<Vec<u8>, ReadFault> {
+    let (bytes, crc) = blocks.read_summed(block)?;
+    let mut state = content.lock();
+    let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
+    if is_current && !state.note_sum(block, crc) {
+        return Err(ReadFault::Damaged(block));
     }
-    let (start, end) = span_of(block, content.size());
-    // A block has at most 256 KiB.
-    Ok(blocks.read(start, (end - start) as usize)?)
+    Ok(bytes)
 }

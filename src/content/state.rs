@@ -4,11 +4,12 @@
 //! decides on it. Nothing here may wait, do I/O on data, or call a reply.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blocks::{BLOCK, Blocks, Presence, span_of};
+use super::blocks::{BLOCK, Blocks, Presence, blocks_in, span_of};
 use super::budget::Share;
 use super::fresh::Fresh;
 use super::meter::Meter;
@@ -151,7 +152,7 @@ pub(super) enum Hasher {
     Idle,
     /// It follows what comes.
     Follows,
-    /// It is to end, because the last block came and its thread needs the hash.
+    /// It is to end, because the last block came and its thread needs the hash, or that thread has it.
     Leaves,
 }
 
@@ -262,6 +263,9 @@ pub(super) struct State {
     pub(super) hasher: Hasher,
     /// Blocks that are to be hashed and are still in memory.
     pub(super) fresh: Fresh,
+    /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
+    /// served or hashed.
+    sums: Vec<u32>,
     /// How often the data file was given away: no block may be taken from it.
     pub(super) handed_out: u64,
     /// What the data file of a complete copy was when its trusted blocks were compared.
@@ -297,6 +301,7 @@ impl State {
             hash: None,
             hasher: Hasher::Idle,
             fresh: Fresh::default(),
+            sums: Vec::new(),
             handed_out: 0,
             stamp: None,
             comparing: Vec::new(),
@@ -348,21 +353,59 @@ impl State {
         None
     }
 
-    /// Whether nothing else is missing for the checksum. A file without room is hashed as it passes: what was hashed
-    /// may be gone again. What of it comes a second time was not hashed.
+    /// Whether nothing else is missing for the checksum. What was hashed may be gone again: if it comes again, it is the
+    /// same.
     pub(super) fn completes(&self, block: u64) -> bool {
-        let from = match self.has_room || self.proved {
-            true => 0,
-            false => self.hashed / BLOCK,
-        };
-        self.presence.next_missing(from) == Some(block) && self.presence.next_missing(block + 1).is_none()
+        let from = self.hashed / BLOCK;
+        !self.proved
+            && self.presence.next_missing(from) == Some(block)
+            && self.presence.next_missing(block + 1).is_none()
     }
 
-    /// The first block that is about to be hashed, of a file without room: it and those after it have to stay until then.
-    pub(super) fn first_unhashed(&self) -> Option<u64> {
+    /// The blocks that have to stay until they are hashed: all that follow what was hashed without a gap, so all that
+    /// somebody who reads in order was served. While they are being hashed also those after the gap, which comes next.
+    pub(super) fn unhashed(&self) -> Range<u64> {
         let next = self.hashed / BLOCK;
-        let is_followed = self.hasher == Hasher::Follows && !self.has_room && !self.proved;
-        (is_followed && self.presence.has(next)).then_some(next)
+        if !self.checked || self.proved || !self.presence.has(next) {
+            return 0..0;
+        }
+        match self.hasher {
+            Hasher::Idle => next..self.presence.next_missing(next).unwrap_or(u64::MAX),
+            Hasher::Follows | Hasher::Leaves => next..u64::MAX,
+        }
+    }
+
+    /// A block that was there and was lost before it was hashed, because the disk changed it. Until it came again,
+    /// nobody can tell whether what was served is right.
+    fn lost_unhashed(&self) -> Option<u64> {
+        if !self.checked || self.proved || self.is_complete() {
+            return None;
+        }
+        let next = self.presence.next_missing(self.hashed / BLOCK)?;
+        self.sum_of(next).map(|_| next)
+    }
+
+    /// The CRC of a block that was written or checked, even if it is gone.
+    pub(super) fn sum_of(&self, block: u64) -> Option<u32> {
+        // An index of a Vec, if it is one.
+        let sum = self.sums.get(block as usize).copied();
+        sum.filter(|sum| *sum != 0)
+    }
+
+    /// Notes the CRC of a block. False, and nothing is done, if it had another one.
+    pub(super) fn note_sum(&mut self, block: u64, crc: u32) -> bool {
+        if let Some(known) = self.sum_of(block) {
+            return known == crc;
+        }
+        if self.checked {
+            if self.sums.is_empty() {
+                self.sums = vec![0; blocks_in(self.size) as usize];
+            }
+            if let Some(sum) = self.sums.get_mut(block as usize) {
+                *sum = crc;
+            }
+        }
+        true
     }
 
     /// Forgets what was hashed.
@@ -373,9 +416,16 @@ impl State {
         self.proved = false;
     }
 
-    /// How far a block that is being written may be read. The block that completes the file only after the checksum.
+    /// Forgets all that was known of the bytes of a copy.
+    pub(super) fn forget_bytes(&mut self) {
+        self.forget_hash();
+        self.sums = Vec::new();
+    }
+
+    /// How far a block that is being written may be read. The block that completes the file only after the checksum, and
+    /// one that comes again only if it is the same.
     fn readable_end(&self, block: u64) -> Option<u64> {
-        if self.checked && self.completes(block) {
+        if self.checked && (self.completes(block) || self.sum_of(block).is_some()) {
             return None;
         }
         self.fetches
@@ -394,7 +444,11 @@ impl State {
             }
             return Some(self.presence.next_missing(0).map_or(0, |block| block * BLOCK));
         }
-        self.first_missing(ask.offset, ask.end)
+        let missing = self.first_missing(ask.offset, ask.end);
+        if missing.is_none() && ask.end.div_ceil(BLOCK) == blocks_in(self.size) {
+            return self.lost_unhashed().map(|block| block * BLOCK);
+        }
+        missing
     }
 
     /// A download by its number.
@@ -522,9 +576,6 @@ impl State {
             return 0;
         }
         let (start, end) = span_of(block, self.size);
-        if self.has_room || block >= self.hashed / BLOCK {
-            self.forget_hash();
-        }
         let Some(blocks) = self.blocks().cloned() else {
             return 0;
         };

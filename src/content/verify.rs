@@ -10,28 +10,20 @@ use crate::repository::model::Md5;
 pub(super) struct OrderedHash {
     md5: Hasher,
     position: u64,
-    /// The copy's count of removed blocks when this hash began: what was hashed and then removed may come back changed.
-    removals: u64,
 }
 
 impl OrderedHash {
     /// Begins at the first byte.
-    pub(super) fn new(removals: u64) -> Self {
+    pub(super) fn new() -> Self {
         OrderedHash {
             md5: Hasher::new(),
             position: 0,
-            removals,
         }
     }
 
     /// How many bytes were hashed.
     pub(super) fn position(&self) -> u64 {
         self.position
-    }
-
-    /// Whether what was hashed is still what is on disk.
-    pub(super) fn holds(&self, removals: u64) -> bool {
-        self.removals == removals
     }
 
     /// Takes of `bytes` what continues the hash; the rest is left to `catch_up`.
@@ -97,7 +89,7 @@ mod tests {
     #[test]
     fn bytes_in_order_are_hashed_as_they_pass() {
         let file = file();
-        let mut hash = OrderedHash::new(0);
+        let mut hash = OrderedHash::new();
         for (i, piece) in file.chunks(10_007).enumerate() {
             hash.feed(i as u64 * 10_007, piece);
         }
@@ -109,7 +101,7 @@ mod tests {
     fn bytes_out_of_order_are_hashed_from_the_disk() {
         let file = file();
         let size = file.len() as u64;
-        let mut hash = OrderedHash::new(0);
+        let mut hash = OrderedHash::new();
         hash.feed(2 * BLOCK, &file[2 * BLOCK as usize..]);
         assert_eq!(hash.position(), 0);
         hash.feed(0, &file[..1000]);
@@ -129,7 +121,7 @@ mod tests {
     #[test]
     fn catching_up_is_bounded_and_stops_at_damage() {
         let file = file();
-        let mut hash = OrderedHash::new(0);
+        let mut hash = OrderedHash::new();
         hash.catch_up(file.len() as u64, 2, |block| {
             Ok::<_, Infallible>(block_of(&file, block))
         })
@@ -139,11 +131,5 @@ mod tests {
         assert_eq!(hash.position(), 2 * BLOCK);
         hash.catch_up(file.len() as u64, u64::MAX, |_| Ok::<_, Infallible>(Vec::new()))
             .unwrap();
-    }
-
-    #[test]
-    fn a_removed_block_makes_the_hash_worthless() {
-        assert!(OrderedHash::new(3).holds(3));
-        assert!(!OrderedHash::new(3).holds(4));
     }
 }

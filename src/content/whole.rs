@@ -44,6 +44,12 @@ impl HandedOut {
     pub fn file(&self) -> &File {
         &self.file
     }
+
+    /// Whether it is still the copy that is in the cache, and not one that was dropped and fetched anew.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.reader.content.lock().generation == self.generation
+    }
 }
 
 impl Drop for HandedOut {
@@ -145,6 +151,14 @@ impl Content {
         blocks.is_some_and(|blocks| self.is_untouched(&blocks) || self.compare_all(&blocks))
     }
 
+    /// Has a copy that has just become complete compared in the background, so that the next open finds it known. A small
+    /// one is compared when it is opened, and none for a cache that keeps nothing.
+    pub(super) fn compare_later(self: &Arc<Self>) {
+        if self.size() > AT_ONCE && !self.store.keeps_nothing() {
+            self.store.comparer.add(self.reader());
+        }
+    }
+
     fn is_untouched(&self, blocks: &Blocks) -> bool {
         let untouched = blocks.stamp().and_then(|now| blocks.is_right_with(now));
         untouched.unwrap_or_else(|error| {
@@ -197,9 +211,9 @@ impl Content {
         block: u64,
         removals: u64,
     ) -> Result<Vec<u8>, ReadFault> {
-        let read = blocks.read_checked(block);
-        self.note_compared(blocks, block, removals, read.as_ref().map(drop));
-        read
+        let read = blocks.read_summed(block);
+        self.note_compared(blocks, block, removals, read.as_ref().map(|(_, crc)| *crc));
+        read.map(|(bytes, _)| bytes)
     }
 
     fn note_compared(
@@ -207,7 +221,7 @@ impl Content {
         blocks: &Arc<Blocks>,
         block: u64,
         removals: u64,
-        compared: Result<(), &ReadFault>,
+        compared: Result<u32, &ReadFault>,
     ) {
         let mut state = self.lock();
         // What is there now may be another copy than the one looked at.
@@ -216,7 +230,10 @@ impl Content {
             return;
         }
         match compared {
-            Ok(()) => state.presence.trust(block),
+            Ok(crc) => {
+                state.presence.trust(block);
+                state.note_sum(block, crc);
+            }
             Err(ReadFault::Damaged(block)) => {
                 log::warn!(
                     "cache: block {block} of {} is damaged and is fetched again",
@@ -419,7 +436,7 @@ fn grown(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
 impl Content {
     /// The data file is not what it was, or nobody looked yet: what was compared before counts only if the map has the
     /// file's stamp from when all of it was.
-    fn renew_stamp(&self, blocks: &Arc<Blocks>) {
+    pub(super) fn renew_stamp(&self, blocks: &Arc<Blocks>) {
         let Ok(stamp) = blocks.stamp() else { return };
         // It may have been written, by this process and the last time, after it was looked at last.
         let is_right = blocks.is_right_with(stamp).unwrap_or(false);

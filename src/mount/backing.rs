@@ -30,7 +30,7 @@ const MOST_PAGES: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 pub(super) struct Lent {
     // In this order: the kernel gives it back before the cache may drop it.
     id: BackingId,
-    _given: HandedOut,
+    given: HandedOut,
 }
 
 /// How the opens of an inode are served.
@@ -114,7 +114,8 @@ impl Backing {
             let mended = reader.fetch_all();
             mended.is_ok() && content.is_still_right()
         };
-        if right {
+        // If it came wrong when it was mended, there is a new copy, and the kernel has the old one.
+        if right && lent.given.is_current() {
             return Ok(Some(lent));
         }
         self.close(ino);
@@ -143,7 +144,7 @@ impl Backing {
             return Way::Here;
         };
         match lend(given.file()) {
-            Ok(id) => Way::Kernel(Arc::new(Lent { id, _given: given })),
+            Ok(id) => Way::Kernel(Arc::new(Lent { id, given })),
             Err(error) => {
                 // Not allowed, or not from this disk: neither will change. All else is of this file.
                 let is_final = matches!(
