@@ -7,6 +7,7 @@
 mod ask;
 mod document;
 mod entry;
+mod kept;
 mod list;
 mod reach;
 mod store;
@@ -27,9 +28,9 @@ use store::{Store, Topic};
 use timed::{Lifetimes, Said, Timed, Weigh};
 
 pub use entry::Entry;
+pub use kept::{kept_bytes, remove_kept};
 pub use list::FileList;
 pub use reach::{Offline, is_silence};
-pub use store::{kept_bytes, remove_kept};
 
 /// A list that is shared with those who look at it.
 struct Listed {

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::kept;
+
 /// What a file is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
@@ -192,7 +194,7 @@ impl Store {
     /// Drops all that is kept of this account, after what waits to be written. Returns how many bytes are there now.
     pub fn clear(&self) -> u64 {
         self.send(Job::Clear, 0);
-        bytes_below(&self.directory)
+        kept::bytes_below(&self.directory)
     }
 
     /// Ends, when what waits is written.
@@ -362,37 +364,12 @@ impl Worker {
     }
 }
 
-/// Bytes of all that is kept below a cache directory, of whatever account.
-#[must_use]
-pub fn kept_bytes(cache: &Path) -> u64 {
-    bytes_below(&cache.join("catalog"))
-}
-
-/// Drops all that is kept below a cache directory, of whatever account, and returns how many bytes that were. A mount that
-/// writes there goes on with nothing.
-///
-/// # Errors
-/// If it can't be removed.
-pub fn remove_kept(cache: &Path) -> std::io::Result<u64> {
-    let bytes = kept_bytes(cache);
-    match fs::remove_dir_all(cache.join("catalog")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(bytes),
-    }
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let mut files = Vec::new();
-    collect(folder, &mut files);
-    files.iter().map(|(_, size, _)| size).sum()
-}
-
 fn write_all(file: &mut File, parts: &[Bytes]) -> std::io::Result<()> {
     parts.iter().try_for_each(|part| file.write_all(part))
 }
 
 /// All files below a folder: when written, how large, where.
-fn collect(folder: &Path, files: &mut Vec<(SystemTime, u64, PathBuf)>) {
+pub(super) fn collect(folder: &Path, files: &mut Vec<(SystemTime, u64, PathBuf)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => collect(&entry.path(), files),
@@ -447,6 +424,7 @@ fn parse(bytes: &[u8], name: &str) -> Option<(Kept, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use super::kept::{kept_bytes, remove_kept};
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
