@@ -428,3 +428,15 @@ fn readers_of_complete_files_leave_the_budget_to_others() {
     // With its share of what eleven others hold, the last one would ask for each half megabyte.
     assert!(requests[11] <= requests[1].max(8), "{requests:?}");
 }
+
+#[test]
+fn what_is_read_from_a_complete_copy_is_counted() {
+    let world = World::new(ContentMode::Ranges, &[MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    wait_for("the end of the download", || store.downloads().is_empty());
+    let before = store.totals().from_cache;
+    assert!(read_complete(&reader, 0).is_some());
+    assert_eq!(store.totals().from_cache, before + PIECE);
+}

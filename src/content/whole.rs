@@ -264,6 +264,11 @@ pub(super) struct Later {
     reply: Answer,
 }
 
+/// Counts what is answered from a complete copy.
+fn count(content: &Content, offset: u64, end: u64) {
+    content.store.tally().read(end - offset);
+}
+
 /// Blocks that one thread reads and compares, with the reads that wait for it. They are answered at the latest when it is
 /// dropped.
 struct Turn<'a> {
@@ -283,6 +288,9 @@ impl Turn<'_> {
             mine.into_iter().flat_map(|(_, later)| later).collect()
         };
         for Later { offset, end, reply } in later {
+            if bytes.is_some() {
+                count(self.content, offset, end);
+            }
             // They are within one of the blocks that were read.
             reply(bytes.map(|bytes| &bytes[(offset - from) as usize..(end - from) as usize]));
         }
@@ -349,6 +357,7 @@ impl Reader {
             };
             if let Some((bytes, from)) = done {
                 if let Some(reply) = reply.take() {
+                    count(content, offset, end);
                     reply(Some(&bytes[(offset - from) as usize..(end - from) as usize]));
                 }
                 return;
