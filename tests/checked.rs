@@ -440,3 +440,18 @@ fn what_is_read_from_a_complete_copy_is_counted() {
     assert!(read_complete(&reader, 0).is_some());
     assert_eq!(store.totals().from_cache, before + PIECE);
 }
+
+#[test]
+fn nothing_is_counted_for_a_file_that_came_wrong() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB]);
+    world.serve_wrong(10);
+    let store = world.store();
+    wait_for("the first look", || store.usage().counted);
+    let reader = world.open(&store, 0);
+    assert_eq!(read_to_the_end(&[&reader]), [false]);
+    drop(reader);
+    wait_for("the end of the downloads", || store.downloads().is_empty());
+    wait_for("the count", || {
+        store.usage().bytes == 0 && store.usage().files == 0
+    });
+}
