@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -274,11 +275,16 @@ fn count(content: &Content, offset: u64, end: u64) {
 struct Turn<'a> {
     content: &'a Content,
     blocks: &'a [u64],
+    answered: bool,
 }
 
 impl Turn<'_> {
-    /// Answers with these bytes, which begin at `from`, or that there are none.
-    fn answer(&self, bytes: Option<&[u8]>, from: u64) {
+    /// Answers with these bytes, which begin at `from`, or that there are none. Only once: after that, what waits for the
+    /// same blocks waits for another thread.
+    fn answer(&mut self, bytes: Option<&[u8]>, from: u64) {
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
         let later: Vec<Later> = {
             let mut state = self.content.lock();
             let (mine, others) = std::mem::take(&mut state.comparing)
@@ -344,9 +350,10 @@ impl Reader {
                 let read = task.blocks.read_into(offset, part).is_ok() && is_same();
                 read.then_some((&*part, offset))
             } else {
-                let turn = Turn {
+                let mut turn = Turn {
                     content,
                     blocks: &task.untrusted,
+                    answered: false,
                 };
                 let read = is_same()
                     .then(|| self.read_and_compare(&task, (offset, end), buffer))
@@ -523,8 +530,11 @@ impl Comparer {
         let Some(reader) = reader else { return false };
         let content = &reader.content;
         let blocks = complete(&content.lock());
-        if let Some(blocks) = blocks {
-            content.compare_all(&blocks);
+        if let Some(blocks) = blocks
+            && catch_unwind(AssertUnwindSafe(|| content.compare_all(&blocks))).is_err()
+        {
+            // The others still have their turn.
+            log::error!("comparing {} panicked", content.stem);
         }
         true
     }
