@@ -359,7 +359,12 @@ fn what_was_handed_out_of_a_dropped_copy_is_not_current() {
     let store = world.store();
     let reader = world.open(&store, 0);
     world.check_all(&reader, 0);
-    let held = reader.content().hand_out().unwrap();
+    assert!(reader.content().hand_out().is_some());
+    drop(reader);
+    store.shutdown();
+    // Of what an earlier daemon compared, this one does not know what it was.
+    let store = world.store();
+    let held = world.content(&store, 0).hand_out().unwrap();
     assert!(held.is_current());
     world.flip(0, MIB + 7);
     world.serve_wrong_once(MIB + 7);
@@ -426,4 +431,31 @@ fn readers_of_complete_files_leave_the_budget_to_others() {
     }
     // With its share of what eleven others hold, the last one would ask for each half megabyte.
     assert!(requests[11] <= requests[1].max(8), "{requests:?}");
+}
+
+#[test]
+fn what_is_read_from_a_complete_copy_is_counted() {
+    let world = World::new(ContentMode::Ranges, &[MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    wait_for("the end of the download", || store.downloads().is_empty());
+    let before = store.totals().from_cache;
+    assert!(read_complete(&reader, 0).is_some());
+    assert_eq!(store.totals().from_cache, before + PIECE);
+}
+
+#[test]
+fn nothing_is_counted_for_a_file_that_came_wrong() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB]);
+    world.serve_wrong(10);
+    let store = world.store();
+    wait_for("the first look", || store.usage().counted);
+    let reader = world.open(&store, 0);
+    assert_eq!(read_to_the_end(&[&reader]), [false]);
+    drop(reader);
+    wait_for("the end of the downloads", || store.downloads().is_empty());
+    wait_for("the count", || {
+        store.usage().bytes == 0 && store.usage().files == 0
+    });
 }

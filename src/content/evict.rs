@@ -59,6 +59,8 @@ pub(super) struct Ledger {
     fruitless_at: AtomicU64,
     /// Somebody is looking already.
     busy: AtomicBool,
+    /// The file system of the cache can't take single blocks back.
+    punches_nothing: AtomicBool,
     /// The copies that were unused for longest at the last look, the oldest last. A leaf.
     oldest: Mutex<Vec<Entry>>,
 }
@@ -284,7 +286,8 @@ impl Store {
             self.drop_closed(bytes);
             let (used, _) = self.ledger().usage();
             let excess = excess_now(used);
-            if excess > 0 {
+            // Another one that looks for closed copies may find enough: what is open is not given back for its sake.
+            if excess > 0 && !self.ledger().busy.load(Ordering::Acquire) {
                 self.punch_behind(content, excess);
             }
         }
@@ -392,6 +395,9 @@ impl Store {
 
     /// Gives back blocks of `content` that its readers have passed. Returns how many bytes.
     fn punch_behind(&self, content: &Arc<Content>, excess: u64) -> u64 {
+        if self.ledger().punches_nothing.load(Ordering::Relaxed) {
+            return 0;
+        }
         let mut state = content.lock();
         if state.handed_out > 0 || state.is_complete() || self.pins().has(&content.stem) {
             return 0;
@@ -405,6 +411,10 @@ impl Store {
             match punched {
                 Some(Ok(())) => freed += lost,
                 Some(Err(error)) => {
+                    if error.kind() == std::io::ErrorKind::Unsupported {
+                        log::info!("cache: its file system can't take parts of files back: {error}");
+                        self.ledger().punches_nothing.store(true, Ordering::Relaxed);
+                    }
                     log::debug!("cache: {}: {error}", content.stem);
                     break;
                 }

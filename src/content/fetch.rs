@@ -389,10 +389,12 @@ impl<'a> Fetcher<'a> {
             }
         };
         let mut state = self.content.lock();
-        let other_whole = state
-            .fetches
-            .iter()
-            .any(|other| other.id != self.id && other.path == Path::Whole && other.answered);
+        let other_whole = state.fetches.iter().any(|other| {
+            other.id != self.id
+                && other.generation == self.generation
+                && other.path == Path::Whole
+                && other.answered
+        });
         let Some(fetch) = state.fetch(self.id) else {
             return Err(Break::Stop);
         };
@@ -451,7 +453,7 @@ impl<'a> Fetcher<'a> {
         next.is_none_or(|block| {
             let next = block * BLOCK;
             // A host that sends whole files only would begin at the first byte again.
-            next >= end || (!is_whole && next - offset > LONGEST_SKIP)
+            next >= end || (!is_whole && next.saturating_sub(offset) > LONGEST_SKIP)
         })
     }
 

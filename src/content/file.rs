@@ -355,7 +355,7 @@ impl Content {
                     if found.verified || (!state.checked && state.presence.missing() == 0) {
                         Copy::Complete(blocks)
                     } else {
-                        if state.presence.missing() == 0 {
+                        if state.presence.missing() == 0 && state.size > 0 {
                             // Killed between the last block and its verification. Fetching that block again is
                             // the way to verification that exists anyhow.
                             let last = super::blocks::blocks_in(state.size) - 1;
@@ -413,6 +413,8 @@ impl Content {
         }
         state.copy = Copy::Unopened;
         state.generation += 1;
+        // What was given away is a file without a name from now on.
+        state.handed_out = 0;
         let names = Names::new(self.store.root(), &self.stem);
         (true, self.store.trash(&names, 0))
     }

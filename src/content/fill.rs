@@ -162,8 +162,12 @@ impl Fetcher<'_> {
         let Some(filler) = self.filler.take() else {
             return Ok(());
         };
-        self.keep(filler.block, filler.crc.finalize(), filler.pieces, blocks)
-            .map(drop)
+        let kept = self.keep(filler.block, filler.crc.finalize(), filler.pieces, blocks);
+        if !matches!(kept, Ok(true)) {
+            let (start, end) = span_of(filler.block, self.size);
+            self.store.ledger().give_back(end - start);
+        }
+        kept.map(drop)
     }
 
     /// Tells whether the block is there now.

@@ -520,9 +520,10 @@ impl std::fmt::Debug for Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // No content is left, so no download and no wait either.
-        self.stopping.store(true, Ordering::SeqCst);
-        self.discard(self.take_unverified());
+        // No content is left, so no download and no wait either. After `shutdown` the folder may be another daemon's.
+        if !self.stopping.swap(true, Ordering::SeqCst) {
+            self.discard(self.take_unverified());
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -264,16 +265,26 @@ pub(super) struct Later {
     reply: Answer,
 }
 
+/// Counts what is answered from a complete copy.
+fn count(content: &Content, offset: u64, end: u64) {
+    content.store.tally().read(end - offset);
+}
+
 /// Blocks that one thread reads and compares, with the reads that wait for it. They are answered at the latest when it is
 /// dropped.
 struct Turn<'a> {
     content: &'a Content,
     blocks: &'a [u64],
+    answered: bool,
 }
 
 impl Turn<'_> {
-    /// Answers with these bytes, which begin at `from`, or that there are none.
-    fn answer(&self, bytes: Option<&[u8]>, from: u64) {
+    /// Answers with these bytes, which begin at `from`, or that there are none. Only once: after that, what waits for the
+    /// same blocks waits for another thread.
+    fn answer(&mut self, bytes: Option<&[u8]>, from: u64) {
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
         let later: Vec<Later> = {
             let mut state = self.content.lock();
             let (mine, others) = std::mem::take(&mut state.comparing)
@@ -283,6 +294,9 @@ impl Turn<'_> {
             mine.into_iter().flat_map(|(_, later)| later).collect()
         };
         for Later { offset, end, reply } in later {
+            if bytes.is_some() {
+                count(self.content, offset, end);
+            }
             // They are within one of the blocks that were read.
             reply(bytes.map(|bytes| &bytes[(offset - from) as usize..(end - from) as usize]));
         }
@@ -336,9 +350,10 @@ impl Reader {
                 let read = task.blocks.read_into(offset, part).is_ok() && is_same();
                 read.then_some((&*part, offset))
             } else {
-                let turn = Turn {
+                let mut turn = Turn {
                     content,
                     blocks: &task.untrusted,
+                    answered: false,
                 };
                 let read = is_same()
                     .then(|| self.read_and_compare(&task, (offset, end), buffer))
@@ -349,6 +364,7 @@ impl Reader {
             };
             if let Some((bytes, from)) = done {
                 if let Some(reply) = reply.take() {
+                    count(content, offset, end);
                     reply(Some(&bytes[(offset - from) as usize..(end - from) as usize]));
                 }
                 return;
@@ -514,8 +530,11 @@ impl Comparer {
         let Some(reader) = reader else { return false };
         let content = &reader.content;
         let blocks = complete(&content.lock());
-        if let Some(blocks) = blocks {
-            content.compare_all(&blocks);
+        if let Some(blocks) = blocks
+            && catch_unwind(AssertUnwindSafe(|| content.compare_all(&blocks))).is_err()
+        {
+            // The others still have their turn.
+            log::error!("comparing {} panicked", content.stem);
         }
         true
     }
