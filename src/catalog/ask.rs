@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::entry::{list_from_text, list_to_text};
 use super::store::Kept;
 use super::{
-    Catalog, Entry, Ids, Keeping, KnownFiles, Listed, NEWEST, Offline, STALE, Said, Search, Source, Store,
-    Topic, Way, is_silence,
+    Catalog, Entry, Heard, Ids, Keeping, KnownFiles, Listed, NEWEST, OVERDUE, Offline, Overdue, Probing,
+    STALE, Said, Search, Source, Store, Topic, Way, heard,
 };
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
@@ -38,6 +38,11 @@ impl Dated for Ids {
     fn asked(&self) -> SystemTime {
         self.asked
     }
+}
+
+/// Whether a failure says nothing of what was asked for, so that what is known of it still holds.
+fn is_no_answer(error: &Error) -> bool {
+    error.kind().is_passing() || error.is_foreign()
 }
 
 /// The name that the newest page is kept under.
@@ -76,6 +81,12 @@ impl Catalog {
         self.reach.offline()
     }
 
+    /// What is shown although it is not current, while the repository can be reached.
+    #[must_use]
+    pub fn overdue(&self) -> Option<Overdue> {
+        self.reach.overdue()
+    }
+
     /// Writes what is still to be kept.
     pub fn shutdown(&self) {
         if let Some(store) = &self.store {
@@ -85,21 +96,32 @@ impl Catalog {
 
     pub(super) fn ask_record(&self, id: &RecordId) -> Result<Said<Entry>> {
         let whole = |entry: &Arc<Entry>| entry.is_whole();
-        let known = self.records.peek(id).filter(whole);
+        let newest = self.records.peek(id);
+        let known = newest.clone().filter(whole);
         let known = known.or_else(|| self.kept_record(id).filter(whole));
-        self.said(known, |repository| match repository.record(id) {
+        let ask = |repository: &Repository, asked| match repository.record(id) {
             Ok(record) => {
-                let entry = Arc::new(self.renewed(record, Source::Single));
+                let entry = Arc::new(self.renewed(record, Source::Single, asked));
                 self.keep_record(id, &entry);
                 Ok(entry)
             }
             Err(error) => Err(self.dropping_kept(id, error)),
-        })
+        };
+        // A listing may have told of a newer state than that on disk, but not all of it.
+        let is_outdated = |known: &Arc<Entry>| {
+            let newest = newest.as_ref();
+            newest.is_some_and(|newest| newest.updated > known.updated)
+        };
+        if known.as_ref().is_some_and(is_outdated) {
+            return self.asked_for(known, ask);
+        }
+        self.said(known, ask)
     }
 
-    /// Drops what is kept of a record, if the repository says that it is not there or not for us.
+    /// Drops what is kept of a record, if the repository itself says that it is not there or not for us.
     fn dropping_kept(&self, id: &RecordId, error: Error) -> Error {
         if matches!(error.kind(), Kind::NotFound | Kind::Denied)
+            && !error.is_foreign()
             && let Some(store) = &self.store
         {
             for topic in [Topic::Record, Topic::Hit, Topic::Files] {
@@ -117,11 +139,12 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, |repository| {
-            let listed = repository
+        self.said(known, |repository, asked| {
+            let files = repository
                 .record_files(id)
-                .map(Listed::now)
                 .map_err(|error| self.dropping_kept(id, error))?;
+            let files = Arc::new(files.into());
+            let listed = Listed { files, asked };
             if let Some(store) = &self.store {
                 store.save(
                     Topic::Files,
@@ -143,7 +166,7 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, |repository| {
+        self.said(known, |repository, asked| {
             let search = Search {
                 sort: Some("newest"),
                 size: NEWEST,
@@ -153,9 +176,9 @@ impl Catalog {
             let ids = page
                 .records
                 .into_iter()
-                .map(|record| self.learn_record(record))
+                .map(|record| self.learn_record(record, asked))
                 .collect();
-            let newest = Ids::now(ids);
+            let newest = Ids { ids, asked };
             if let Some(store) = &self.store {
                 let ids: Vec<&str> = newest.ids.iter().map(RecordId::as_str).collect();
                 let text = serde_json::json!(ids).to_string();
@@ -169,7 +192,7 @@ impl Catalog {
     fn said<V: Dated>(
         &self,
         known: Option<Arc<V>>,
-        ask: impl FnOnce(&Repository) -> Result<Arc<V>>,
+        ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,
     ) -> Result<Said<V>> {
         if let Some(value) = &known
             && let Some(life) = self.life_left(value.asked())
@@ -179,17 +202,31 @@ impl Catalog {
                 life: Some(life),
             });
         }
+        self.asked_for(known, ask)
+    }
+
+    /// What is asked for; and if there is no answer, what is known. `ask` is told when it began.
+    fn asked_for<V: Dated>(
+        &self,
+        known: Option<Arc<V>>,
+        ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,
+    ) -> Result<Said<V>> {
         let way = self.reach.way();
-        if way == Way::Open {
+        let has_to_ask = way == Way::Open || (way == Way::Doubtful && known.is_none());
+        if has_to_ask {
             let repository = if known.is_some() {
                 &self.hasty
             } else {
                 &self.repository
             };
-            return match self.heard(ask(repository)) {
+            // What changes between question and answer may be missing in the answer.
+            let asked = SystemTime::now();
+            return match self.heard(ask(repository, asked)) {
                 Ok(value) => Ok(Said { value, life: None }),
-                Err(error) if is_silence(&error) => known.map(|value| self.stale(value)).ok_or(error),
-                Err(error) => Err(error),
+                Err(error) => match known {
+                    Some(value) if is_no_answer(&error) => Ok(self.instead(value, &error)),
+                    _ => Err(error),
+                },
             };
         }
         if way == Way::Probe {
@@ -213,27 +250,43 @@ impl Catalog {
         }
     }
 
+    /// What is known, in place of an answer that did not come.
+    fn instead<V: Dated>(&self, value: Arc<V>, error: &Error) -> Said<V> {
+        if heard(error) == Heard::Silence {
+            return self.stale(value);
+        }
+        let life = error.retry_after().unwrap_or(OVERDUE).max(STALE);
+        log::warn!("{error}; what is known is shown for another {} s", life.as_secs());
+        self.reach.put_off(value.asked(), life, error);
+        Said {
+            value,
+            life: Some(life),
+        }
+    }
+
     /// Takes note of whether the repository has answered.
     pub(super) fn heard<T>(&self, answer: Result<T>) -> Result<T> {
-        match &answer {
-            Err(error) if is_silence(error) => self.reach.silent(),
-            _ => self.reach.answered(),
+        match answer.as_ref().map_or_else(heard, |_| Heard::Word) {
+            Heard::Word => self.reach.answered(),
+            Heard::Silence => self.reach.silent(),
+            Heard::Doubt => {
+                if self.reach.doubt() {
+                    self.probe();
+                }
+            }
+            Heard::Nothing => {}
         }
         answer
     }
 
-    /// Finds out whether the repository answers again. Nobody waits for it.
-    fn probe(&self) {
-        let (repository, reach) = (Arc::clone(&self.repository), Arc::clone(&self.reach));
+    /// Finds out whether the repository answers. Nobody waits for it. Who calls it was told to by `reach`.
+    pub(super) fn probe(&self) {
+        let (repository, probing) = (Arc::clone(&self.hasty), Probing(Arc::clone(&self.reach)));
         let started = std::thread::Builder::new()
             .name("probe".to_owned())
-            .spawn(move || match repository.identify() {
-                Err(error) if is_silence(&error) => reach.silent(),
-                _ => reach.answered(),
-            });
+            .spawn(move || probing.end(repository.identify().err().as_ref()));
         if let Err(error) = started {
             log::warn!("can't start a thread: {error}");
-            self.reach.silent();
         }
     }
 
@@ -292,13 +345,259 @@ impl Catalog {
     }
 
     /// What the repository says of a record now, with what has stayed the same shared.
-    pub(super) fn renewed(&self, record: Record, source: Source) -> Entry {
-        let mut entry = Entry::new(record, source);
+    pub(super) fn renewed(&self, record: Record, source: Source, asked: SystemTime) -> Entry {
+        let mut entry = Entry::new(record, source, asked);
         if let Some(older) = self.records.peek(&entry.id)
             && matches!(entry.files, KnownFiles::Listed(_))
         {
             entry.share_files(&older);
         }
         entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::path::Path;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::catalog::Times;
+    use crate::repository::testing::{Server, answer};
+
+    const JSON: &str = "Content-Type: application/json\r\n";
+    const HTML: &str = "Content-Type: text/html\r\n";
+
+    /// A catalog to which everything is old at once, unless `ttl` says otherwise.
+    fn catalog(server: &Server, ttl: u64, directory: Option<&Path>) -> Catalog {
+        let ttl = Duration::from_secs(ttl);
+        let times = Times {
+            records: ttl,
+            drafts: ttl,
+        };
+        let keeping = directory.map(|directory| Keeping {
+            directory: directory.to_owned(),
+            account: "account".to_owned(),
+            limit: 1 << 20,
+        });
+        let mut catalog = Catalog::new(Arc::new(server.repository()), times, keeping.as_ref());
+        catalog.hasty = Arc::new(catalog.repository.hasty(Duration::from_secs(2)));
+        catalog
+    }
+
+    fn id(name: &str) -> RecordId {
+        RecordId::new(name).unwrap()
+    }
+
+    fn record(name: &str, day: u32) -> Value {
+        json!({"id": name, "updated": format!("2024-01-{day:02}T00:00:00+00:00")})
+    }
+
+    fn say(stream: &mut TcpStream, value: &Value) {
+        answer(stream, 200, JSON, value.to_string().as_bytes());
+    }
+
+    fn is_probe(line: &str) -> bool {
+        line.contains("/api/records?")
+    }
+
+    /// What a request for a record asks for.
+    fn asked_for(line: &str) -> String {
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    fn page(records: &[Value]) -> Value {
+        json!({"hits": {"hits": records, "total": records.len()}})
+    }
+
+    fn until(what: &str, wanted: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !wanted() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Says each record once; what follows is up to `then`. It gets the line of the request.
+    fn once_then(then: impl Fn(&str, &mut TcpStream) + Send + Sync + 'static) -> Server {
+        let known = parking_lot::Mutex::new(std::collections::HashSet::new());
+        Server::start(move |_, head, stream| {
+            let name = asked_for(&head.line);
+            if !is_probe(&head.line) && known.lock().insert(name.clone()) {
+                say(stream, &record(&name, 1));
+            } else {
+                then(&head.line, stream);
+            }
+        })
+    }
+
+    #[test]
+    fn a_slow_record_is_shown_as_it_was_known_and_takes_nothing_else_offline() {
+        let server = once_then(|line, stream| {
+            if is_probe(line) {
+                say(stream, &page(&[]));
+            } else {
+                std::thread::sleep(Duration::from_secs(20));
+            }
+        });
+        let catalog = catalog(&server, 0, None);
+        let known = catalog.record(&id("slow1-00001")).unwrap();
+        let again = catalog.record(&id("slow1-00001")).unwrap();
+        assert_eq!(again.document, known.document);
+        until("the probe is over", || catalog.reach.way() == Way::Open);
+        assert_eq!(catalog.offline(), None);
+        assert_eq!(catalog.overdue().unwrap().known_at, known.asked);
+        let asked = server.count();
+        catalog.record(&id("slow1-00001")).unwrap();
+        assert_eq!(server.count(), asked, "it is not waited for again soon");
+        assert!(catalog.record(&id("other-00001")).is_ok());
+        catalog.expire();
+        assert_eq!(catalog.overdue(), None);
+    }
+
+    #[test]
+    fn a_repository_that_answers_nothing_in_time_is_offline_when_a_probe_has_failed_too() {
+        let server = once_then(|_, _| std::thread::sleep(Duration::from_secs(20)));
+        let catalog = catalog(&server, 0, None);
+        catalog.record(&id("slow1-00001")).unwrap();
+        assert!(catalog.record(&id("slow1-00001")).is_ok());
+        until("the probe has failed", || catalog.offline().is_some());
+        assert!(catalog.offline().unwrap().known_at.is_some());
+        catalog.records.expire();
+        assert!(catalog.record(&id("slow1-00001")).is_ok());
+    }
+
+    #[test]
+    fn a_rate_limit_shows_what_is_known_for_as_long_as_it_lasts() {
+        let server = once_then(|_, stream| {
+            answer(stream, 429, "Retry-After: 600\r\n", b"{}");
+        });
+        let catalog = catalog(&server, 0, None);
+        for name in ["known-00001", "known-00002"] {
+            catalog.record(&id(name)).unwrap();
+        }
+        for name in ["known-00001", "known-00002", "known-00001"] {
+            assert!(catalog.record(&id(name)).is_ok(), "{name}");
+        }
+        assert_eq!(server.count(), 3, "not asked while the limit is spent");
+        assert!(catalog.records.life(&id("known-00001")) > Duration::from_secs(500));
+        let overdue = catalog.overdue().unwrap();
+        assert!(overdue.reason.contains("rate limit"), "{overdue:?}");
+        assert_eq!(catalog.offline(), None);
+        assert_eq!(
+            catalog.record(&id("other-00001")).unwrap_err().kind(),
+            Kind::RateLimited
+        );
+    }
+
+    #[test]
+    fn a_page_of_something_else_drops_nothing_and_is_no_answer() {
+        for status in [200, 302, 401, 403, 404, 407, 410, 502] {
+            let folder = tempfile::tempdir().unwrap();
+            let server = once_then(move |_, stream| {
+                let headers = format!("{HTML}Location: http://127.0.0.1:1/login\r\n");
+                answer(stream, status, &headers, b"<html>Log in!</html>");
+            });
+            let before = catalog(&server, 0, Some(folder.path()));
+            let known = before.record(&id("known-00001")).unwrap();
+            let again = before.record(&id("known-00001"));
+            assert_eq!(again.unwrap().document, known.document, "{status}");
+            until("the probe has met it too", || before.offline().is_some());
+            before.shutdown();
+            let after = catalog(&server, 0, Some(folder.path()));
+            let kept = after.known_record(&id("known-00001"));
+            assert_eq!(kept.unwrap().document, known.document, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_repositorys_own_refusal_drops_what_was_known() {
+        for status in [403, 404, 410] {
+            let folder = tempfile::tempdir().unwrap();
+            let server = once_then(move |_, stream| {
+                let body = json!({"status": status, "message": "No."}).to_string();
+                answer(stream, status, JSON, body.as_bytes());
+            });
+            let before = catalog(&server, 0, Some(folder.path()));
+            before.record(&id("known-00001")).unwrap();
+            assert!(before.record(&id("known-00001")).is_err(), "{status}");
+            assert_eq!(before.offline(), None);
+            before.shutdown();
+            let after = catalog(&server, 0, Some(folder.path()));
+            assert!(after.known_record(&id("known-00001")).is_none(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_between_question_and_answer_asks_again() {
+        let asking: Arc<OnceLock<Arc<Catalog>>> = Arc::default();
+        let refreshing = Arc::clone(&asking);
+        let server = Server::start(move |number, head, stream| {
+            if number == 1 {
+                refreshing.get().unwrap().expire();
+            }
+            let day = if number == 1 { 1 } else { 2 };
+            say(stream, &record(&asked_for(&head.line), day));
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Arc::new(catalog(&server, 3600, Some(folder.path())));
+        assert!(asking.set(Arc::clone(&catalog)).is_ok());
+        // What the first answer said may be on the disk when it is asked again.
+        let first = catalog.ask_record(&id("known-00001")).unwrap().value;
+        assert!(catalog.life_left(first.asked).is_none());
+        let entry = catalog.record(&id("known-00001")).unwrap();
+        assert!(entry.updated > first.updated);
+        assert_eq!(server.count(), 2);
+    }
+
+    #[test]
+    fn what_a_listing_told_is_not_replaced_by_something_older_from_the_disk() {
+        let day = Arc::new(AtomicUsize::new(1));
+        let today = Arc::clone(&day);
+        let server = Server::start(move |_, head, stream| {
+            let record = record("known-00001", today.load(Ordering::SeqCst) as u32);
+            if is_probe(&head.line) {
+                say(stream, &page(&[record]));
+            } else {
+                say(stream, &record);
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let before = catalog(&server, 3600, Some(folder.path()));
+        before.record(&id("known-00001")).unwrap();
+        before.shutdown();
+        day.store(2, Ordering::SeqCst);
+        let after = catalog(&server, 3600, Some(folder.path()));
+        assert_eq!(after.newest().unwrap(), [id("known-00001")]);
+        let listed = after.known_record(&id("known-00001")).unwrap().updated;
+        assert_eq!(after.record(&id("known-00001")).unwrap().updated, listed);
+        assert_eq!(server.count(), 3);
+    }
+
+    #[test]
+    fn a_failure_that_was_made_here_does_not_end_the_offline_state() {
+        let server = Server::start(|_, _, stream| answer(stream, 429, "Retry-After: 600\r\n", b"{}"));
+        let catalog = catalog(&server, 0, None);
+        assert!(catalog.draft(&id("draft-00001")).is_err());
+        catalog.begin_offline();
+        let error = catalog.draft(&id("other-00001")).unwrap_err();
+        assert_eq!((error.kind(), server.count()), (Kind::RateLimited, 1));
+        assert!(catalog.offline().is_some());
+    }
+
+    #[test]
+    fn a_refresh_asks_a_repository_that_was_gone_whether_it_is_back() {
+        let server = Server::start(|_, _, stream| say(stream, &page(&[])));
+        let catalog = catalog(&server, 3600, None);
+        catalog.begin_offline();
+        catalog.expire();
+        until("it is asked, though nobody looks", || catalog.offline().is_none());
+        assert_eq!(server.count(), 1);
     }
 }
