@@ -357,14 +357,11 @@ impl Worker {
 
 /// Whether who began to write this file won't finish it: its daemon was killed.
 fn is_left_behind(path: &Path, written: SystemTime) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let writer = name
-        .as_deref()
-        .and_then(|name| name.split_once('-'))
-        .map(|(pid, _)| pid);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lives = |(pid, _): (&str, &str)| Path::new("/proc").join(pid).exists();
     // Another process may have the number by now.
     let is_old = written.elapsed().is_ok_and(|age| age > LEFT);
-    is_old || !writer.is_some_and(|pid| Path::new("/proc").join(pid).exists())
+    is_old || !name.split_once('-').is_some_and(lives)
 }
 
 fn write_all(file: &mut File, parts: &[Bytes]) -> std::io::Result<()> {
