@@ -152,6 +152,7 @@ struct Inner {
     advice: Option<Cow<'static, str>>,
     attempt: Option<Attempt>,
     retry_after: Option<Duration>,
+    is_foreign: bool,
 }
 
 impl Error {
@@ -164,6 +165,7 @@ impl Error {
             advice: None,
             attempt: None,
             retry_after: None,
+            is_foreign: false,
         }))
     }
 
@@ -211,6 +213,13 @@ impl Error {
         self
     }
 
+    /// It is not the repository that says so: a page for people, a proxy, whatever else is on the way to it.
+    #[must_use]
+    pub fn from_elsewhere(mut self) -> Self {
+        self.0.is_foreign = true;
+        self
+    }
+
     /// Puts what was being done in front: `"upload a.csv"` + `"no connection"`.
     #[must_use]
     pub fn during(mut self, doing: impl fmt::Display) -> Self {
@@ -250,6 +259,12 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether what answered was not the repository.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.0.is_foreign
     }
 
     /// What the user can do; empty where there is nothing to say.

@@ -46,6 +46,9 @@ pub struct Status {
     /// Whether the repository can't be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Offline>,
+    /// What is shown although it is not current, while the repository can be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<Overdue>,
     /// Inode numbers that the kernel holds.
     pub inodes: u64,
     /// The last problems, newest last.
@@ -294,6 +297,17 @@ pub struct Offline {
     /// When the oldest of what was shown since then was asked for, RFC 3339; nothing if nothing was shown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub known_at: Option<String>,
+}
+
+/// The repository answers, but not with all that was asked for: the older state of that is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overdue {
+    /// When the oldest of it was asked for, RFC 3339.
+    pub known_at: String,
+    /// Until when it is shown, RFC 3339.
+    pub until: String,
+    /// Why its newer state did not come.
+    pub reason: String,
 }
 
 /// The repository's rate limit.

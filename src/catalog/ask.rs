@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::entry::{list_from_text, list_to_text};
 use super::store::Kept;
 use super::{
-    Catalog, Entry, Ids, Keeping, KnownFiles, Listed, NEWEST, Offline, STALE, Said, Search, Source, Store,
-    Topic, Way, is_silence,
+    Catalog, Entry, Heard, Ids, Keeping, KnownFiles, Listed, NEWEST, OVERDUE, Offline, Overdue, Probing,
+    STALE, Said, Search, Source, Store, Topic, Way, heard,
 };
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
@@ -38,6 +38,11 @@ impl Dated for Ids {
     fn asked(&self) -> SystemTime {
         self.asked
     }
+}
+
+/// Whether a failure says nothing of what was asked for, so that what is known of it still holds.
+fn is_no_answer(error: &Error) -> bool {
+    error.kind().is_passing() || error.is_foreign()
 }
 
 /// The name that the newest page is kept under.
@@ -82,6 +87,12 @@ impl Catalog {
         self.store.as_ref().map_or(0, Store::clear)
     }
 
+    /// What is shown although it is not current, while the repository can be reached.
+    #[must_use]
+    pub fn overdue(&self) -> Option<Overdue> {
+        self.reach.overdue()
+    }
+
     /// Writes what is still to be kept.
     pub fn shutdown(&self) {
         if let Some(store) = &self.store {
@@ -91,21 +102,32 @@ impl Catalog {
 
     pub(super) fn ask_record(&self, id: &RecordId) -> Result<Said<Entry>> {
         let whole = |entry: &Arc<Entry>| entry.is_whole();
-        let known = self.records.peek(id).filter(whole);
+        let newest = self.records.peek(id);
+        let known = newest.clone().filter(whole);
         let known = known.or_else(|| self.kept_record(id).filter(whole));
-        self.said(known, |repository| match repository.record(id) {
+        let ask = |repository: &Repository, asked| match repository.record(id) {
             Ok(record) => {
-                let entry = Arc::new(self.renewed(record, Source::Single));
+                let entry = Arc::new(self.renewed(record, Source::Single, asked));
                 self.keep_record(id, &entry);
                 Ok(entry)
             }
             Err(error) => Err(self.dropping_kept(id, error)),
-        })
+        };
+        // A listing may have told of a newer state than that on disk, but not all of it.
+        let is_outdated = |known: &Arc<Entry>| {
+            let newest = newest.as_ref();
+            newest.is_some_and(|newest| newest.updated > known.updated)
+        };
+        if known.as_ref().is_some_and(is_outdated) {
+            return self.asked_for(known, ask);
+        }
+        self.said(known, ask)
     }
 
-    /// Drops what is kept of a record, if the repository says that it is not there or not for us.
+    /// Drops what is kept of a record, if the repository itself says that it is not there or not for us.
     fn dropping_kept(&self, id: &RecordId, error: Error) -> Error {
         if matches!(error.kind(), Kind::NotFound | Kind::Denied)
+            && !error.is_foreign()
             && let Some(store) = &self.store
         {
             for topic in [Topic::Record, Topic::Hit, Topic::Files] {
@@ -123,11 +145,12 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, |repository| {
-            let listed = repository
+        self.said(known, |repository, asked| {
+            let files = repository
                 .record_files(id)
-                .map(Listed::now)
                 .map_err(|error| self.dropping_kept(id, error))?;
+            let files = Arc::new(files.into());
+            let listed = Listed { files, asked };
             if let Some(store) = &self.store {
                 store.save(
                     Topic::Files,
@@ -149,7 +172,7 @@ impl Catalog {
                 asked: kept.asked,
             }))
         });
-        self.said(known, |repository| {
+        self.said(known, |repository, asked| {
             let search = Search {
                 sort: Some("newest"),
                 size: NEWEST,
@@ -159,9 +182,9 @@ impl Catalog {
             let ids = page
                 .records
                 .into_iter()
-                .map(|record| self.learn_record(record))
+                .map(|record| self.learn_record(record, asked))
                 .collect();
-            let newest = Ids::now(ids);
+            let newest = Ids { ids, asked };
             if let Some(store) = &self.store {
                 let ids: Vec<&str> = newest.ids.iter().map(RecordId::as_str).collect();
                 let text = serde_json::json!(ids).to_string();
@@ -175,7 +198,7 @@ impl Catalog {
     fn said<V: Dated>(
         &self,
         known: Option<Arc<V>>,
-        ask: impl FnOnce(&Repository) -> Result<Arc<V>>,
+        ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,
     ) -> Result<Said<V>> {
         if let Some(value) = &known
             && let Some(life) = self.life_left(value.asked())
@@ -185,17 +208,31 @@ impl Catalog {
                 life: Some(life),
             });
         }
+        self.asked_for(known, ask)
+    }
+
+    /// What is asked for; and if there is no answer, what is known. `ask` is told when it began.
+    fn asked_for<V: Dated>(
+        &self,
+        known: Option<Arc<V>>,
+        ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,
+    ) -> Result<Said<V>> {
         let way = self.reach.way();
-        if way == Way::Open {
+        let has_to_ask = way == Way::Open || (way == Way::Doubtful && known.is_none());
+        if has_to_ask {
             let repository = if known.is_some() {
                 &self.hasty
             } else {
                 &self.repository
             };
-            return match self.heard(ask(repository)) {
+            // What changes between question and answer may be missing in the answer.
+            let asked = SystemTime::now();
+            return match self.heard(ask(repository, asked)) {
                 Ok(value) => Ok(Said { value, life: None }),
-                Err(error) if is_silence(&error) => known.map(|value| self.stale(value)).ok_or(error),
-                Err(error) => Err(error),
+                Err(error) => match known {
+                    Some(value) if is_no_answer(&error) => Ok(self.instead(value, &error)),
+                    _ => Err(error),
+                },
             };
         }
         if way == Way::Probe {
@@ -219,27 +256,43 @@ impl Catalog {
         }
     }
 
+    /// What is known, in place of an answer that did not come.
+    fn instead<V: Dated>(&self, value: Arc<V>, error: &Error) -> Said<V> {
+        if heard(error) == Heard::Silence {
+            return self.stale(value);
+        }
+        let life = error.retry_after().unwrap_or(OVERDUE).max(STALE);
+        log::warn!("{error}; what is known is shown for another {} s", life.as_secs());
+        self.reach.put_off(value.asked(), life, error);
+        Said {
+            value,
+            life: Some(life),
+        }
+    }
+
     /// Takes note of whether the repository has answered.
     pub(super) fn heard<T>(&self, answer: Result<T>) -> Result<T> {
-        match &answer {
-            Err(error) if is_silence(error) => self.reach.silent(),
-            _ => self.reach.answered(),
+        match answer.as_ref().map_or_else(heard, |_| Heard::Word) {
+            Heard::Word => self.reach.answered(),
+            Heard::Silence => self.reach.silent(),
+            Heard::Doubt => {
+                if self.reach.doubt() {
+                    self.probe();
+                }
+            }
+            Heard::Nothing => {}
         }
         answer
     }
 
-    /// Finds out whether the repository answers again. Nobody waits for it.
-    fn probe(&self) {
-        let (repository, reach) = (Arc::clone(&self.repository), Arc::clone(&self.reach));
+    /// Finds out whether the repository answers. Nobody waits for it. Who calls it was told to by `reach`.
+    pub(super) fn probe(&self) {
+        let (repository, probing) = (Arc::clone(&self.hasty), Probing(Arc::clone(&self.reach)));
         let started = std::thread::Builder::new()
             .name("probe".to_owned())
-            .spawn(move || match repository.identify() {
-                Err(error) if is_silence(&error) => reach.silent(),
-                _ => reach.answered(),
-            });
+            .spawn(move || probing.end(repository.identify().err().as_ref()));
         if let Err(error) = started {
             log::warn!("can't start a thread: {error}");
-            self.reach.silent();
         }
     }
 
@@ -298,8 +351,8 @@ impl Catalog {
     }
 
     /// What the repository says of a record now, with what has stayed the same shared.
-    pub(super) fn renewed(&self, record: Record, source: Source) -> Entry {
-        let mut entry = Entry::new(record, source);
+    pub(super) fn renewed(&self, record: Record, source: Source, asked: SystemTime) -> Entry {
+        let mut entry = Entry::new(record, source, asked);
         if let Some(older) = self.records.peek(&entry.id)
             && matches!(entry.files, KnownFiles::Listed(_))
         {
@@ -308,3 +361,6 @@ impl Catalog {
         entry
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub struct Entry {
     pub revision: Option<u64>,
     /// Its `record.json`.
     pub document: Bytes,
-    /// When the repository said all this.
+    /// When the repository was asked for all this: it may have changed since, also before the answer came.
     pub asked: SystemTime,
     pub(super) files: KnownFiles,
 }
@@ -59,12 +59,12 @@ pub(super) enum Source {
 }
 
 impl Entry {
-    /// What the repository says now.
-    pub(super) fn new(mut record: Record, source: Source) -> Self {
+    /// What the repository said when it was asked then.
+    pub(super) fn new(mut record: Record, source: Source, asked: SystemTime) -> Self {
         let document = document::render(record.take_document());
         // What it was made from takes several times its room.
         memory::freed(document.len() * 6);
-        Entry::made(record, document, source, SystemTime::now())
+        Entry::made(record, document, source, asked)
     }
 
     /// What it said once: its `record.json`, as it was kept.

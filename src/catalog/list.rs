@@ -3,6 +3,7 @@
 //! A list never changes: who changes it has another one, which shares all but a piece with it. So each of thousands of
 //! uploads to a draft costs a piece, and not the list. Made by `catalog/`, read by `tree/`.
 
+use std::collections::HashSet;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
@@ -57,6 +58,15 @@ impl FileList {
         }
         list.pieces.retain(|piece| !piece.is_empty());
         list
+    }
+
+    /// The entries in pieces that an older state of the list doesn't have: few, however long both are.
+    pub fn since<'a>(&'a self, older: &FileList) -> impl Iterator<Item = &'a FileEntry> {
+        let known: HashSet<_> = older.pieces.iter().map(Arc::as_ptr).collect();
+        self.pieces
+            .iter()
+            .filter(move |piece| !known.contains(&Arc::as_ptr(piece)))
+            .flat_map(|piece| piece.iter())
     }
 
     /// What follows the pieces that two lists begin with alike.
@@ -160,5 +170,8 @@ mod tests {
             .filter(|(one, other)| Arc::ptr_eq(one, other))
             .count();
         assert!(shared >= before.pieces.len() - 2, "{shared}");
+        let new: Vec<&FileEntry> = after.since(&before).collect();
+        assert!(new.len() <= 2 * PIECE, "{}", new.len());
+        assert!(new.iter().any(|new| **new == entry(10_000, 1)));
     }
 }

@@ -23,14 +23,14 @@ use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, Owner, Record, RecordId};
 use crate::repository::{Repository, Search};
 use entry::{FILE_WEIGHT, KnownFiles, Source};
-use reach::{Reach, Way};
+use reach::{Heard, Probing, Reach, Way, heard};
 use store::{Store, Topic};
 use timed::{Lifetimes, Said, Timed, Weigh};
 
 pub use entry::Entry;
 pub use kept::{kept_bytes, remove_kept};
 pub use list::FileList;
-pub use reach::{Offline, is_silence};
+pub use reach::{Offline, Overdue, is_silence};
 
 /// A list that is shared with those who look at it.
 struct Listed {
@@ -97,7 +97,7 @@ pub struct Keeping {
 pub struct Catalog {
     repository: Arc<Repository>,
     /// For what is known already: nobody waits long for a newer state of it.
-    hasty: Repository,
+    hasty: Arc<Repository>,
     times: Times,
     store: Option<Store>,
     reach: Arc<Reach>,
@@ -118,6 +118,9 @@ const CAPACITY: usize = 8 << 20;
 /// As long as an answer is waited for by who has an older one: large documents come slowly over slow lines, and every look
 /// waits for the first one after the network has gone.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// As long as something old counts that is shown because its newer state didn't come although the repository answers: each
+/// try may take as long as `PATIENCE`.
+const OVERDUE: Duration = Duration::from_secs(60);
 /// As long as something old counts that was shown because the repository can't be reached: when it answers again, that is
 /// seen soon.
 const STALE: Duration = Duration::from_secs(1);
@@ -146,7 +149,7 @@ impl Catalog {
             failed: FAILED,
         };
         Catalog {
-            hasty: repository.hasty(PATIENCE),
+            hasty: Arc::new(repository.hasty(PATIENCE)),
             repository,
             times,
             store: keeping.and_then(ask::open_store),
@@ -199,8 +202,9 @@ impl Catalog {
     /// As for [`Catalog::record`].
     pub fn draft(&self, id: &RecordId) -> Result<Arc<Entry>> {
         self.drafts.get(id, || {
+            let asked = SystemTime::now();
             self.heard(self.repository.draft(id))
-                .map(|draft| Entry::new(draft, Source::Single))
+                .map(|draft| Entry::new(draft, Source::Single, asked))
         })
     }
 
@@ -315,7 +319,8 @@ impl Catalog {
             }
             Ids { ids, ..*known }
         });
-        self.drafts.put(&id, Entry::new(record, Source::Single))
+        self.drafts
+            .put(&id, Entry::new(record, Source::Single, SystemTime::now()))
     }
 
     /// A draft is gone.
@@ -343,7 +348,8 @@ impl Catalog {
             .change(draft, |listed| Listed::now(listed.files.without(key)));
     }
 
-    /// Asks anew for everything the next time: somebody changed things elsewhere.
+    /// Asks anew for everything the next time: somebody changed things elsewhere. If the repository can't be reached, that
+    /// is tried at once.
     pub fn expire(&self) {
         self.distrust_kept();
         self.records.expire();
@@ -352,6 +358,9 @@ impl Catalog {
         self.draft_files.expire();
         self.newest.expire();
         self.own_drafts.expire();
+        if self.reach.hurry() {
+            self.probe();
+        }
     }
 
     /// Asks anew for the files of a draft the next time: something there was not as we thought.
@@ -366,14 +375,14 @@ impl Catalog {
         }
     }
 
-    fn learn_record(&self, record: Record) -> RecordId {
+    fn learn_record(&self, record: Record, asked: SystemTime) -> RecordId {
         let id = record.id.clone();
         let newer = self
             .records
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            let entry = self.records.put(&id, self.renewed(record, Source::Hit));
+            let entry = self.records.put(&id, self.renewed(record, Source::Hit, asked));
             self.keep_record(&id, &entry);
         }
         id
@@ -387,7 +396,8 @@ impl Catalog {
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            self.drafts.put(&id, Entry::new(record, Source::Hit));
+            self.drafts
+                .put(&id, Entry::new(record, Source::Hit, SystemTime::now()));
         }
         id
     }

@@ -101,6 +101,8 @@ const LONGEST_HEAD: usize = 256;
 const MOST_WAITING: u64 = 16 << 20;
 /// The catalog of an account that was not written for so long is removed when that of another is.
 const LONG_AGO: Duration = Duration::from_secs(90 * 24 * 3600);
+/// No file takes longer to write.
+const LEFT: Duration = Duration::from_secs(3600);
 /// What is over the limit goes in one sweep down to this part of it.
 const AFTER_SWEEP: f64 = 0.9;
 
@@ -311,10 +313,20 @@ impl Worker {
             Some(used) => used + size,
             None => {
                 self.remove_left_accounts();
-                self.sweep()
+                self.sweep(self.limit)
             }
         };
-        self.used = Some(if used > self.limit { self.sweep() } else { used });
+        // Well below the limit, or else each file that is replaced just below it would cost a sweep.
+        self.used = Some(if used > self.limit {
+            self.sweep(self.goal())
+        } else {
+            used
+        });
+    }
+
+    /// What a sweep leaves at most.
+    fn goal(&self) -> u64 {
+        (self.limit as f64 * AFTER_SWEEP) as u64
     }
 
     /// Removes what was kept for tokens that nobody has used for long.
@@ -330,27 +342,22 @@ impl Worker {
         }
     }
 
-    /// Looks at all files, and removes the oldest if they are over the limit. Returns what is left, in bytes.
-    fn sweep(&self) -> u64 {
+    /// Looks at all files, and removes the oldest if they are more than `most` bytes. Returns what is left, in bytes.
+    fn sweep(&self, most: u64) -> u64 {
         let mut files = Vec::new();
         collect(&self.directory, &mut files);
-        let own = format!("{}-", std::process::id());
         let outside = self.directory.join(OUTSIDE);
-        // Left by a daemon that was killed.
-        files.retain(|(_, _, path)| {
-            let is_left = path.parent() == Some(&outside)
-                && path
-                    .file_name()
-                    .is_some_and(|name| !name.to_string_lossy().starts_with(&own));
+        files.retain(|(written, _, path)| {
+            let is_left = path.parent() == Some(&outside) && is_left_behind(path, *written);
             if is_left {
                 let _ = fs::remove_file(path);
             }
             !is_left
         });
         let mut used: u64 = files.iter().map(|(_, size, _)| size).sum();
-        if used > self.limit {
+        if used > most {
             files.sort();
-            let goal = (self.limit as f64 * AFTER_SWEEP) as u64;
+            let goal = self.goal();
             for (_, size, path) in files {
                 if used <= goal {
                     break;
@@ -362,6 +369,15 @@ impl Worker {
         }
         used
     }
+}
+
+/// Whether who began to write this file won't finish it: its daemon was killed.
+fn is_left_behind(path: &Path, written: SystemTime) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lives = |(pid, _): (&str, &str)| Path::new("/proc").join(pid).exists();
+    // Another process may have the number by now.
+    let is_old = written.elapsed().is_ok_and(|age| age > LEFT);
+    is_old || !name.split_once('-').is_some_and(lives)
 }
 
 fn write_all(file: &mut File, parts: &[Bytes]) -> std::io::Result<()> {
@@ -512,14 +528,29 @@ mod tests {
     #[test]
     fn a_file_that_was_never_renamed_is_not_read_and_goes_with_the_next_write() {
         let (cache, path) = kept("old");
-        let left = cache.path().join("catalog/account").join(OUTSIDE).join("1-0");
-        fs::write(&left, "half of the ne").unwrap();
+        let outside = cache.path().join("catalog/account").join(OUTSIDE);
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let left = outside.join(format!("{}-0", ended.id()));
+        // Process 1 lives. It may have a number that another had.
+        let [other, old] = [outside.join("1-0"), outside.join("1-1")];
+        for path in [&left, &other, &old] {
+            fs::write(path, "half of the ne").unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * LEFT;
+        File::options()
+            .write(true)
+            .open(&old)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
         let store = Store::open(cache.path(), "account", LARGE).unwrap();
         assert_eq!(store.load(Topic::Record, "a1").unwrap().text, "old");
         store.save(Topic::Record, "a1", time(), "new".into());
         drop(store);
         assert_eq!(load(&cache, "account").unwrap().text, "new");
-        assert!(path.exists() && !left.exists());
+        assert!(path.exists() && !left.exists() && !old.exists());
+        assert!(other.exists(), "another daemon is about to rename it");
     }
 
     #[test]
@@ -554,6 +585,24 @@ mod tests {
         drop(store);
         assert!(remove_kept(cache.path()).unwrap() > 0);
         assert_eq!(remove_kept(cache.path()).unwrap(), 0);
+    }
+
+    #[test]
+    fn replacing_files_just_below_the_limit_does_not_cost_a_sweep_each_time() {
+        let cache = tempfile::tempdir().unwrap();
+        for number in 0..10 {
+            fs::write(cache.path().join(number.to_string()), [b'x'; 98]).unwrap();
+        }
+        let mut worker = Worker {
+            directory: cache.path().to_owned(),
+            limit: 1_000,
+            waiting: Arc::default(),
+            used: Some(980),
+            written: 0,
+        };
+        worker.grow(98);
+        // What was replaced counted twice; now there is room for as much again.
+        assert_eq!(worker.used, Some(9 * 98));
     }
 
     #[test]

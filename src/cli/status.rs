@@ -119,6 +119,14 @@ fn status_text(head: &str, status: &Status) -> String {
         };
         let _ = writeln!(text, "  offline since {}{shown}", offline.since);
     }
+    if let Some(overdue) = &status.overdue {
+        let (known_at, until) = (&overdue.known_at, &overdue.until);
+        let _ = writeln!(
+            text,
+            "  showing in part what was known at {known_at}, until {until}: {}",
+            overdue.reason
+        );
+    }
     text.push_str(&uploads_text(&status.uploads));
     status
         .downloads
@@ -271,6 +279,7 @@ mod tests {
             totals: crate::status::Totals::default(),
             rate_limit: None,
             offline: None,
+            overdue: None,
             inodes: 1,
             problems: Vec::new(),
         };

@@ -63,7 +63,16 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     if let Some(pause) = pause {
         error = error.with_retry_after(pause);
     }
+    if !is_own(status, headers, &value) {
+        error = error.from_elsewhere();
+    }
     error
+}
+
+/// Whether it is the repository that refuses, in the form in which it does. Limiters before it speak for it.
+fn is_own(status: u16, headers: &HeaderMap, value: &Value) -> bool {
+    let is_word = value.get("message").is_some() || value.get("status").is_some();
+    status == 429 || (status != 407 && !is_html(headers) && is_word)
 }
 
 /// The error for a success that is no answer.
@@ -73,7 +82,7 @@ pub(super) fn not_json(doing: &str, headers: &HeaderMap) -> Error {
     } else {
         "the answer is no JSON"
     };
-    Error::new(Kind::ServerFailed, format!("can't {doing}: {what}"))
+    Error::new(Kind::ServerFailed, format!("can't {doing}: {what}")).from_elsewhere()
 }
 
 /// The server's words, with the field errors behind them.
@@ -304,6 +313,31 @@ mod tests {
         assert_eq!(error.kind(), Kind::Denied);
         assert_eq!(error.server_message(), None);
         assert!(error.advice().contains("user agent"));
+    }
+
+    #[test]
+    fn only_the_repositorys_own_form_is_its_word() {
+        let html: HeaderMap = [(CONTENT_TYPE, "text/html".parse().unwrap())]
+            .into_iter()
+            .collect();
+        let json: HeaderMap = [(CONTENT_TYPE, "application/json".parse().unwrap())]
+            .into_iter()
+            .collect();
+        let word = br#"{"status": 403, "message": "Permission denied."}"#.as_slice();
+        for (status, headers, body, is_foreign) in [
+            (403, &json, word, false),
+            (404, &json, word, false),
+            (429, &html, b"<html>".as_slice(), false),
+            (403, &html, b"<html>", true),
+            (404, &html, word, true),
+            (407, &json, word, true),
+            (451, &json, b"{}", true),
+            (502, &json, b"", true),
+        ] {
+            let error = refusal("read it", status, headers, body);
+            assert_eq!(error.is_foreign(), is_foreign, "{status}");
+        }
+        assert!(not_json("read it", &html).is_foreign());
     }
 
     #[test]

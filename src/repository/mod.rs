@@ -17,7 +17,7 @@ mod proxy;
 mod records;
 mod retry;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod token;
 mod transfers;
 mod transport;
@@ -99,7 +99,7 @@ pub struct Repository {
     transport: Arc<Transport>,
     presigned: Presigned,
     transfers: Transfers,
-    is_zenodo: AtomicBool,
+    is_zenodo: Arc<AtomicBool>,
 }
 
 impl Repository {
@@ -116,7 +116,7 @@ impl Repository {
             transport,
             presigned: Presigned::default(),
             transfers: Transfers::default(),
-            is_zenodo: AtomicBool::new(is_zenodo),
+            is_zenodo: Arc::new(AtomicBool::new(is_zenodo)),
         })
     }
 
@@ -128,7 +128,7 @@ impl Repository {
             transport: Arc::new(self.transport.hasty(whole)),
             presigned: Presigned::default(),
             transfers: Transfers::default(),
-            is_zenodo: AtomicBool::new(self.is_zenodo.load(Ordering::Relaxed)),
+            is_zenodo: Arc::clone(&self.is_zenodo),
         }
     }
 

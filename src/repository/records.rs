@@ -86,6 +86,7 @@ impl Repository {
                         Kind::ServerFailed,
                         format!("can't {doing}: it redirects to no record"),
                     )
+                    .from_elsewhere()
                 })?;
             url = self.transport.base.api(&format!("records/{id}"))?;
         }

@@ -13,20 +13,20 @@ use super::{Limits, Repository, Settings, Token};
 
 /// The head of a request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) line: String,
-    pub(super) headers: Vec<(String, String)>,
+pub(crate) struct Head {
+    pub(crate) line: String,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Head {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.header("content-length")
             .map_or(0, |text| text.parse().unwrap())
     }
@@ -34,14 +34,14 @@ impl Head {
 
 /// A server that calls a function for every request; it may read the body from the stream and writes the answer.
 /// The connection is closed after each.
-pub(super) struct Server {
-    pub(super) url: String,
-    pub(super) heads: Arc<Mutex<Vec<Head>>>,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) heads: Arc<Mutex<Vec<Head>>>,
 }
 
 impl Server {
     /// `answer` gets the number of the request, from 1.
-    pub(super) fn start(answer: impl Fn(usize, &Head, &mut TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(usize, &Head, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -67,7 +67,7 @@ impl Server {
         Server { url, heads }
     }
 
-    pub(super) fn repository(&self) -> Repository {
+    pub(crate) fn repository(&self) -> Repository {
         Repository::connect(Settings {
             url: self.url.clone(),
             token: Some(Token::new("s3cret").unwrap()),
@@ -77,12 +77,12 @@ impl Server {
         .unwrap()
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.heads.lock().len()
     }
 }
 
-pub(super) fn quick() -> Limits {
+pub(crate) fn quick() -> Limits {
     Limits {
         connect: Duration::from_secs(2),
         stall: Duration::from_millis(400),
@@ -92,7 +92,7 @@ pub(super) fn quick() -> Limits {
     }
 }
 
-pub(super) fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) {
+pub(crate) fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) {
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n",
         body.len()
@@ -101,7 +101,7 @@ pub(super) fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &
     let _ = stream.write_all(body);
 }
 
-pub(super) fn read_body(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+pub(crate) fn read_body(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
     body

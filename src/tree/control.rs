@@ -83,6 +83,11 @@ impl Tree {
                 since: status::rfc3339(offline.since),
                 known_at: offline.known_at.map(status::rfc3339),
             }),
+            overdue: self.floors.catalog.overdue().map(|overdue| status::Overdue {
+                known_at: status::rfc3339(overdue.known_at),
+                until: status::rfc3339(overdue.until),
+                reason: overdue.reason,
+            }),
             inodes: self.inode_count() as u64,
             problems: self.floors.board.problems(),
         }

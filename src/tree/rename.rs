@@ -1,11 +1,13 @@
 //! rename(2): within a draft. The server can't rename, so a committed file is brought here, sent under its new key and
 //! then deleted under the old one, which `staging/` sees to; files that are not sent yet just change their key.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::node::{Node, Orphan};
 use super::open::check_key;
 use super::{DOCUMENT, Tree, names};
+use crate::catalog::FileList;
 use crate::error::{Error, Result};
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::{LARGEST_DOCUMENT, Moved, Place, Staged};
@@ -100,18 +102,21 @@ impl Tree {
     fn rename_file(&self, draft: &RecordId, old: &Arc<str>, new: &Arc<str>) -> Result<Moved> {
         let staged = self.stage(draft, old, false)?;
         let _errand = staged.errand();
-        let moved = self.move_staged(draft, &staged, old, new);
+        let owner = Owner::Draft(draft.clone());
+        let moved = self.move_staged(draft, &staged, old, new, &mut |key| self.is_listed(&owner, key));
         self.floors.staging.release(&staged)?;
         moved
     }
 
-    /// Moves a staged file of which the caller is a writer.
+    /// Moves a staged file of which the caller is a writer. `is_listed` says whether the server may have something under a
+    /// key at that moment.
     fn move_staged(
         &self,
         draft: &RecordId,
         staged: &Arc<Staged>,
         old: &Arc<str>,
         new: &Arc<str>,
+        is_listed: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Moved> {
         let owner = Owner::Draft(draft.clone());
         let area = &self.floors.staging;
@@ -121,8 +126,8 @@ impl Tree {
         );
         let replaced = area.find(draft, new);
         let attributes = self.attributes_of(&target).ok();
-        let was_there = area.hold(staged)? || self.is_listed(&owner, old);
-        let is_there = self.is_listed(&owner, new)
+        let was_there = area.hold(staged)? || is_listed(old);
+        let is_there = is_listed(new)
             || area.left(draft).contains(new)
             || replaced
                 .as_ref()
@@ -207,9 +212,11 @@ impl Tree {
                 errands.push(staged.errand());
                 held.push(staged);
             }
+            let mut listed = Listed::default();
+            let mut is_listed = |key: &str| listed.has(self.floors.catalog.known_files(&owner), key);
             for (key, staged) in keys.iter().zip(&held) {
                 let renamed = format!("{new}{}", &key[old.len()..]);
-                moved.push(self.move_staged(draft, staged, key, &renamed.into())?);
+                moved.push(self.move_staged(draft, staged, key, &renamed.into(), &mut is_listed)?);
             }
             Ok(())
         })();
@@ -241,5 +248,58 @@ impl Tree {
             .catalog
             .known_files(owner)
             .is_none_or(|files| files.iter().any(|entry| *entry.key == *key))
+    }
+}
+
+/// All keys that a list had while somebody asked for many of them; it changes meanwhile.
+#[derive(Default)]
+struct Listed {
+    list: Arc<FileList>,
+    keys: HashSet<Arc<str>>,
+}
+
+impl Listed {
+    /// Whether the server may have something under a key, now that this is its list. What is not known may be there.
+    fn has(&mut self, now: Option<Arc<FileList>>, key: &str) -> bool {
+        let Some(now) = now else {
+            return true;
+        };
+        if !Arc::ptr_eq(&now, &self.list) {
+            let new = now.since(&self.list).map(|entry| Arc::clone(&entry.key));
+            self.keys.extend(new);
+            self.list = now;
+        }
+        self.keys.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::model::{FileEntry, FileStatus};
+
+    fn entry(key: usize) -> FileEntry {
+        FileEntry {
+            key: key.to_string().into(),
+            size: Some(1),
+            md5: None,
+            mimetype: None,
+            updated: None,
+            status: FileStatus::Completed,
+        }
+    }
+
+    #[test]
+    fn what_is_committed_while_a_folder_is_renamed_is_known_to_be_there() {
+        let mut listed = Listed::default();
+        assert!(listed.has(None, "0"), "it is not known");
+        let mut list: FileList = (0..1_000).map(entry).collect();
+        for step in 0..1_000 {
+            let (old, new) = (step.to_string(), (step + 1_000).to_string());
+            let now = || Some(Arc::new(list.clone()));
+            assert!(listed.has(now(), &old) && !listed.has(now(), &new), "{step}");
+            list = list.without(&old).with(&entry(step + 1_000));
+            assert!(listed.has(Some(Arc::new(list.clone())), &new), "{step}");
+        }
     }
 }

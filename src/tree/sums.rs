@@ -27,14 +27,10 @@ impl Tree {
 
     /// What stat(2) says of it. As `files`, it is there where the files can't be listed: then opening it gives the reason.
     pub(super) fn sums_attributes(&self, record: &RecordId, entry: &catalog::Entry) -> Attributes {
-        let node = Node::Sums(record.clone());
-        let known = Attributes {
-            kind: node.kind(),
-            ..self.folder_attributes(&node, entry)
-        };
+        let known = self.sums_without_size(record, entry);
         match self.view(&Owner::Record(record.clone())) {
             Ok(view) => Attributes {
-                size: text_of(&view).len() as u64,
+                size: size_of(&view),
                 ..known
             },
             Err(error) if error.kind() == Kind::Denied => Attributes {
@@ -48,6 +44,34 @@ impl Tree {
             },
         }
     }
+
+    /// The same as far as it is known, for a listing of the record. Whoever needs the size asks for it then.
+    pub(super) fn sums_line(&self, record: &RecordId, entry: &catalog::Entry) -> Attributes {
+        let known = self.sums_without_size(record, entry);
+        match self.known_view(&Owner::Record(record.clone())) {
+            Some(view) => Attributes {
+                size: size_of(&view),
+                ..known
+            },
+            None => Attributes {
+                valid: Duration::ZERO,
+                ..known
+            },
+        }
+    }
+
+    fn sums_without_size(&self, record: &RecordId, entry: &catalog::Entry) -> Attributes {
+        let node = Node::Sums(record.clone());
+        Attributes {
+            kind: node.kind(),
+            ..self.folder_attributes(&node, entry)
+        }
+    }
+}
+
+/// The length of the list in bytes. It is made once to find out, not for each who looks.
+fn size_of(view: &View) -> u64 {
+    *view.sums_size.get_or_init(|| text_of(view).len() as u64)
 }
 
 /// The files that have an MD5, by the names they are shown under in `files`, which is where md5sum is to run.
@@ -104,6 +128,8 @@ mod tests {
         let files = vec![file("b", Some(Md5([0xab; 16]))), file("a", None)];
         let view = View::new(files, &std::collections::BTreeSet::new(), &[]);
         assert_eq!(text_of(&view), format!("{}  b\n", "ab".repeat(16)));
+        assert_eq!(size_of(&view), text_of(&view).len() as u64);
+        assert!(view.sums_size.get().is_some(), "it is known from now on");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct View {
     reserved: Reserved,
     /// No other has it.
     serial: u64,
+    /// Of a record, which never changes: the size of its `md5sums.txt`, once somebody wanted to know.
+    pub(super) sums_size: OnceLock<u64>,
 }
 
 /// The number of the next view.
@@ -59,6 +61,7 @@ impl View {
             files: files.into_iter().enumerate().collect(),
             reserved,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            sums_size: OnceLock::new(),
         }
     }
 
@@ -265,7 +268,7 @@ impl Tree {
                     },
                     Line {
                         name: SUMS.to_owned(),
-                        attributes: self.sums_attributes(id, &entry),
+                        attributes: self.sums_line(id, &entry),
                         node: Node::Sums(id.clone()),
                     },
                     self.document_line(owner, &entry),

@@ -1,10 +1,13 @@
 //! Records with many files and walks through many of them: few requests, little memory.
 
+use std::collections::BTreeSet;
 use std::fs;
 
-use rdm_sandbox::{NewRecord, Route, Sandbox};
+use rdm_sandbox::{ALICE, NewRecord, Sandbox};
+use rdmfs::repository::model::RecordId;
+use serde_json::{Value, json};
 
-use crate::support::{Mount, how, mount, names, shell, until};
+use crate::support::{Mount, elsewhere, how, mount, names, shell, until};
 
 /// A line of /proc/PID/status in KiB.
 fn memory(mount: &Mount, name: &str) -> u64 {
@@ -42,15 +45,32 @@ fn ten_thousand_files_are_listed_with_two_requests_at_most_and_then_none() {
 #[test]
 fn a_folder_that_the_kernel_keeps_is_told_anew_when_its_time_is_over() {
     let sandbox = Sandbox::start();
-    let id = sandbox.publish_many(1, 5).remove(0);
-    // Then each look at each file asks anew.
-    let mount = how(&sandbox.url()).arguments(&["--metadata-ttl", "0s"]).start();
+    let record = (0..5).fold(NewRecord::titled("Snow"), |record, number| {
+        record.file(&format!("{number}.csv"), "1")
+    });
+    let id = sandbox.publish(record);
+    let mount = how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--metadata-ttl", "1s"])
+        .start();
     let folder = mount.path("records").join(&id).join("files");
-    let list = || shell(&format!("ls -l {}", folder.display()));
-    let listed = list();
-    sandbox.reset_counts();
-    assert_eq!(list(), listed);
-    assert!(sandbox.count(Route::Record) > 0, "{:?}", sandbox.counts());
+    let modes = || {
+        let listed = shell(&format!("ls -l {}", folder.display()));
+        let modes: BTreeSet<String> = listed.lines().skip(1).map(|line| line[..10].to_owned()).collect();
+        modes
+    };
+    for _ in 0..2 {
+        assert_eq!(modes(), ["-r--r--r--".to_owned()].into());
+    }
+    let there = elsewhere(&sandbox);
+    let known = RecordId::new(&id).unwrap();
+    let mut document = Value::Object(there.edit(&known).unwrap().document().clone());
+    document["access"] = json!({"record": "restricted", "files": "restricted"});
+    there.update_draft(&known, &document, None).unwrap();
+    there.publish(&known).unwrap();
+    until("all of it is told anew", || {
+        modes() == ["-r--------".to_owned()].into()
+    });
 }
 
 #[test]

@@ -82,8 +82,10 @@ fn what_an_earlier_mount_learned_is_asked_for_again_when_its_time_is_over_or_a_u
     let wanted = mount_again(&sandbox, over.unmount(&[]));
     fs::write(wanted.path(".rdmfs/control"), "refresh\n").unwrap();
     sandbox.reset_counts();
-    assert_eq!(look(&wanted, &id), document);
-    assert!(sandbox.total() > 0);
+    // Not by way of a listing, which tells of it too.
+    let path = wanted.path("records").join(&id).join("record.json");
+    assert_eq!(fs::read_to_string(path).unwrap(), document);
+    assert!(sandbox.count(Route::Record) > 0, "{:?}", sandbox.counts());
 }
 
 #[test]
@@ -164,6 +166,43 @@ fn a_repository_that_falls_silent_is_stale_until_it_answers_again() {
         names(&mount.path("records")).contains(&new)
     });
     assert!(mount.status().offline.is_none());
+}
+
+#[test]
+fn what_is_known_is_shown_while_the_rate_limit_wants_a_long_pause_and_the_status_says_so() {
+    let sandbox = Sandbox::start();
+    let id = sandbox.publish(snow());
+    let mount = how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--metadata-ttl", "0s"])
+        .start();
+    let document = look(&mount, &id);
+    sandbox.fault(Fault::anywhere().then(Effect::TooManyRequests { retry_after: 600 }));
+    assert_eq!(look(&mount, &id), document);
+    let status = mount.status();
+    assert!(status.offline.is_none());
+    assert!(status.overdue.unwrap().reason.contains("rate limit"));
+    let said = said_by_status(&mount.path(""));
+    assert!(said.contains("showing in part what was known at"), "{said}");
+}
+
+#[test]
+fn a_page_of_something_else_hides_nothing_that_was_known() {
+    let sandbox = Sandbox::start();
+    let id = sandbox.publish(snow());
+    let mount = how(&sandbox.url())
+        .token(ALICE)
+        .arguments(&["--metadata-ttl", "0s"])
+        .start();
+    let document = look(&mount, &id);
+    sandbox.fault(Fault::anywhere().then(Effect::HtmlError(403)));
+    assert_eq!(look(&mount, &id), document);
+    let folder = mount.unmount(&[]);
+    sandbox.clear_faults();
+    let mount = how(&sandbox.url()).token(ALICE).folder(folder).start();
+    sandbox.reset_counts();
+    assert_eq!(look(&mount, &id), document);
+    assert_eq!(sandbox.total(), 0, "it was kept: {:?}", sandbox.counts());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rdm_sandbox::{Data, NewRecord, Route, Sandbox};
 
-use crate::support::{errno, how, mount, shell};
+use crate::support::{errno, how, mount, names, shell};
 
 /// Keys that shells, md5sum or URLs care about; some can't be shown as they are.
 const HOSTILE: &[&str] = &[
@@ -68,6 +68,22 @@ fn the_size_of_the_list_is_known_before_it_is_opened_and_costs_the_list_of_files
     assert_eq!(size, 2 * 35 + "a".len() as u64 + "b/c".len() as u64);
     assert!(sandbox.total() <= 2, "{:?}", sandbox.counts());
     assert_eq!(sandbox.count(Route::Content), 0);
+}
+
+#[test]
+fn listing_a_record_does_not_ask_for_its_list_of_files() {
+    let sandbox = Sandbox::start();
+    sandbox.knobs(|knobs| knobs.unlisted_files = true);
+    let id = sandbox.publish(NewRecord::titled("Snow").file("a", "1").file("b/c", "22"));
+    let mount = mount(&sandbox);
+    let folder = mount.path("records").join(&id);
+    assert_eq!(names(&folder), ["files", "md5sums.txt", "record.json"]);
+    assert_eq!(sandbox.count(Route::RecordFiles), 0, "{:?}", sandbox.counts());
+    // Who wants to know the size is told it.
+    let path = folder.join("md5sums.txt");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 2 * 35 + 4);
+    assert_eq!(fs::read(&path).unwrap().len(), 2 * 35 + 4);
+    assert_eq!(sandbox.count(Route::RecordFiles), 1, "{:?}", sandbox.counts());
 }
 
 #[test]

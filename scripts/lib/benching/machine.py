@@ -55,6 +55,8 @@ def in_child(user, work, limit=LONG):
     if child == 0:
         status = 1
         try:
+            # A group of its own, so that what it forks ends with it.
+            os.setpgid(0, 0)
             os.close(reader)
             if user is not None and user != os.geteuid():
                 os.setgroups([])
@@ -70,6 +72,10 @@ def in_child(user, work, limit=LONG):
         finally:
             os._exit(status)
     os.close(writer)
+    try:
+        os.setpgid(child, child)
+    except OSError:
+        pass  # It has done so, or has ended.
     text, until = b"", time.monotonic() + limit
     try:
         while True:
@@ -83,7 +89,10 @@ def in_child(user, work, limit=LONG):
     finally:
         os.close(reader)
         if time.monotonic() >= until or sys.exc_info()[0] is not None:
-            os.kill(child, signal.SIGKILL)
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         os.waitpid(child, 0)
     answer = json.loads(text or b'{"bad": "it died"}')
     if "bad" in answer:

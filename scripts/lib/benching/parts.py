@@ -83,7 +83,8 @@ def point(bench):
     samples = bench.rounds(f"4 KiB in the middle of {size / GIB:.3g} GiB, 40 ms", tools)
     others = [tool.name for tool in [*bench.rclones_off[:1], *bench.rclones_full[:1]]]
     bench.compare("open and 4 KiB, 40 ms", samples, "rdmfs", "curl -r", "seconds", "<=", 1.2)
-    bench.compare("open and 4 KiB, 40 ms", samples, "rdmfs", "curl -r, kept connection", "seconds")
+    # `look` has opened a connection already: this is the like of it.
+    bench.compare("open and 4 KiB, 40 ms", samples, "rdmfs", "curl -r, kept connection", "seconds", "<=", 1.2)
     bench.compare("open and 4 KiB, 40 ms", samples, "rdmfs", others, "seconds")
     bench.absolute("open and 4 KiB: content requests", samples, "rdmfs", others, "requests", "", "<=", 1)
     bench.absolute("open and 4 KiB: KiB sent", samples, "rdmfs", others, "fetched", " KiB", "<=", 256, 1024)

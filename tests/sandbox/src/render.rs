@@ -97,7 +97,8 @@ pub(crate) fn document(
             json!({"views": 0, "unique_views": 0, "downloads": 0, "unique_downloads": 0, "data_volume": 0.0});
         shown["stats"] = json!({"this_version": none, "all_versions": none});
         shown["deletion_status"] = json!({"is_deleted": false, "status": "P"});
-        if !may_read_files(store, document, user) {
+        let is_unlisted = document.files.enabled && app.knobs.lock().unlisted_files;
+        if is_unlisted || !may_read_files(store, document, user) {
             shown["files"] = json!({"enabled": document.files.enabled});
             shown["media_files"] = json!({"enabled": false});
         }

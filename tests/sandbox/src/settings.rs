@@ -66,6 +66,8 @@ pub struct Knobs {
     /// How long a change takes to show in searches. Zero by default, so that tests need not
     /// wait; a real server takes up to about a second.
     pub index_delay: Duration,
+    /// Records don't list their files, so that whoever wants to know asks for the list.
+    pub unlisted_files: bool,
 }
 
 impl Default for Knobs {
@@ -84,6 +86,7 @@ impl Default for Knobs {
             multipart: Multipart::Local,
             checksum_delay: Duration::ZERO,
             index_delay: Duration::ZERO,
+            unlisted_files: false,
         }
     }
 }
