@@ -608,3 +608,70 @@ impl State {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::model::{Owner, RecordId};
+
+    /// A file of four blocks with a checksum, of which these are there.
+    fn state_with(blocks: &[u64]) -> State {
+        let place = FilePlace {
+            owner: Owner::Record(RecordId::new("abcde-12345").unwrap()),
+            key: "a".into(),
+        };
+        let mut state = State::new(place, 4 * BLOCK, true);
+        for block in blocks {
+            state.presence.set(*block, true);
+        }
+        state
+    }
+
+    fn lacks(state: &State, block: u64) -> Option<u64> {
+        let read = Purpose::Read(Box::new(drop));
+        state.lacks(&Ask::new(1, block * BLOCK, (block + 1) * BLOCK, read))
+    }
+
+    #[test]
+    fn the_last_block_waits_for_what_was_lost_before_it_was_hashed() {
+        let mut state = state_with(&[0, 2, 3]);
+        assert_eq!(
+            lacks(&state, 3),
+            None,
+            "nobody was served the block that is missing"
+        );
+        assert!(state.note_sum(1, 7));
+        assert_eq!(lacks(&state, 3), Some(BLOCK));
+        assert_eq!(lacks(&state, 2), None);
+        state.hashed = 2 * BLOCK;
+        assert_eq!(lacks(&state, 3), None, "it was hashed before it went");
+        state.hashed = 0;
+        state.proved = true;
+        assert_eq!(lacks(&state, 3), None);
+    }
+
+    #[test]
+    fn a_block_has_one_sum_until_the_copy_is_another() {
+        let mut state = state_with(&[]);
+        assert!(state.note_sum(1, 7) && state.note_sum(1, 7) && !state.note_sum(1, 8));
+        assert_eq!(
+            (state.sum_of(0), state.sum_of(1), state.sum_of(9)),
+            (None, Some(7), None)
+        );
+        state.forget_bytes();
+        assert!(state.note_sum(1, 8));
+    }
+
+    #[test]
+    fn what_follows_the_hash_without_a_gap_stays() {
+        let mut state = state_with(&[0, 1, 3]);
+        assert_eq!(state.unhashed(), 0..2);
+        state.hasher = Hasher::Leaves;
+        assert_eq!(state.unhashed(), 0..u64::MAX);
+        state.hashed = 2 * BLOCK;
+        assert!(state.unhashed().is_empty(), "what was hashed may go");
+        state.proved = true;
+        state.hashed = 0;
+        assert!(state.unhashed().is_empty());
+    }
+}

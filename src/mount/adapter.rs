@@ -1,7 +1,7 @@
 //! `fuser::Filesystem`: each call goes to a lane, from there to the tree, and its answer back to the kernel.
 //!
-//! Nothing is decided here but how a call and an answer look in FUSE's terms. The threads that come in never wait:
-//! they copy what they need and hand it on.
+//! Nothing is decided here but how a call and an answer look in FUSE's terms. The threads that come in wait for no
+//! network: they copy what they need and hand it on, but for what the local disk answers at once (`inline`).
 
 use std::ffi::OsStr;
 use std::path::Path;

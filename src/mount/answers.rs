@@ -1,6 +1,6 @@
 //! How an answer of the tree looks in FUSE's terms: attributes, flags, errnos, lines of listings.
 //!
-//! Used by `adapter` alone. It asks the tree nothing.
+//! Used by `adapter` and those it hands calls to. It asks the tree nothing.
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
