@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::ask::Ask;
 use super::blocks::{BLOCK, Blocks, LARGEST, Names, ReadFault};
 use super::plan;
 use super::reader::Reader;
-use super::state::{Ask, Copy, Path, Reading, State};
+use super::state::{Copy, Path, Reading, State};
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
 use crate::repository::model::{FilePlace, Owner};

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `file` | one file's bytes, reads that wait |
 //! | `reader` | one open handle |
+//! | `ask` | a read that waits |
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
@@ -41,6 +42,7 @@
 //! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
+mod ask;
 mod audit;
 mod blocks;
 mod budget;

@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
+use super::ask::Ask;
 use super::blocks::BLOCK;
 use super::hosts::Ranges;
-use super::state::{Ask, Fetch, Path, Reading, State};
+use super::state::{Fetch, Path, Reading, State};
 use super::thrift::Shape;
 
 /// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
@@ -316,10 +317,10 @@ fn begin(state: &mut State, next: Next) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ask::Purpose;
     use super::super::blocks::BLOCK;
     use super::super::judge::{Verdict, judge};
     use super::super::readahead::Pattern;
-    use super::super::state::Purpose;
     use super::*;
     use crate::repository::model::{FilePlace, Owner, RecordId};
 

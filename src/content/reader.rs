@@ -5,8 +5,8 @@
 use std::sync::{Arc, mpsc};
 
 use super::Result;
+use super::ask::{Ask, Purpose, ReadReply};
 use super::file::Content;
-use super::state::{Ask, Purpose, ReadReply};
 use crate::error::{Error, Kind};
 
 /// One open handle of a file.
