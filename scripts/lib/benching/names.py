@@ -20,7 +20,7 @@ def command_time(command):
 
 
 def listing(bench):
-    """L8: a record with many files, and a listing of many records."""
+    """A record with many files, and a listing of many records."""
     count = max(int(10_000 * bench.scale), 100)
     names = [f"measurement-{number:05}.csv" for number in range(count)]
     record = bench.sandbox.publish("many files", [{"key": name, "text": f"{name}\n"} for name in names])
@@ -104,7 +104,7 @@ def found_records(bench):
 
 
 def inodes(bench):
-    """L10: many files visited, then forgotten by the kernel."""
+    """Many files visited, then forgotten by the kernel."""
     records = max(int(500 * bench.scale), 5)
     tool = bench.rdmfs.with_options()
     tool.apart = True

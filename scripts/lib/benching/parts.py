@@ -47,7 +47,7 @@ def scattered_reads(path, offsets, readers):
 
 
 def point(bench):
-    """L5: 4 KiB in the middle of a large file, what follows, and random reads."""
+    """4 KiB in the middle of a large file, what follows, and random reads."""
     size = bench.size // 2
     record = bench.record("a file to look into", [("middle.bin", size)])
     url = bench.sandbox.content_url(record, "middle.bin")
@@ -117,7 +117,7 @@ def point(bench):
 
 
 def partial(bench):
-    """L6: programs that read a part of a large file."""
+    """Programs that read a part of a large file."""
     if not bench.python:
         raise Failed("needs h5py, netCDF4 and pyarrow in a virtual environment, which could not be made")
     data = bench.target / "bench/data"
@@ -177,7 +177,7 @@ def partial(bench):
 
 
 def memory(bench):
-    """L7: 64 readers of 64 files at once."""
+    """64 readers of 64 files at once."""
     each = max(bench.size // 128, 1 << 20)
     record = bench.record("64 files", [(f"part-{number:02}.bin", each) for number in range(64)])
 

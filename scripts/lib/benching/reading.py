@@ -24,7 +24,7 @@ def pass_over(bench, tool, record, key, user=None):
 
 
 def cold(bench):
-    """L1: a first pass over a large file, over loopback."""
+    """A first pass over a large file, over loopback."""
     size = bench.size
     record = bench.record("one large file", [("large.bin", size)])
     url = bench.sandbox.content_url(record, "large.bin")
@@ -55,7 +55,7 @@ def cold(bench):
 
 
 def wire(bench):
-    """L2: 40 ms away with a cap on each connection, and a link that all share."""
+    """40 ms away with a cap on each connection, and a link that all share."""
     def far(size):
         """A file far away, and where curl finds it."""
         record = bench.record("a file far away", [("far.bin", size)])
@@ -99,7 +99,7 @@ def wire(bench):
 
 
 def noranges(bench):
-    """L3: a server that ignores ranges."""
+    """A server that ignores ranges."""
     ways = [
         ("loopback", bench.size // 2, {}, 0.30),
         ("40 ms, 25 MB/s each", max(bench.size // 16, 16 << 20), {"delay": 40, "each": 25_000_000}, 0.95),
@@ -115,7 +115,7 @@ def noranges(bench):
 
 
 def warm(bench):
-    """L4: after unmount and mount, from the disk cache and from the page cache."""
+    """After unmount and mount, from the disk cache and from the page cache."""
     size = bench.size
     record = bench.record("one large file", [("large.bin", size)])
     copy = bench.place / "plain.bin"
