@@ -553,18 +553,24 @@ fn without_a_budget_a_reader_still_gets_its_blocks() {
     assert_eq!(world.sandbox.total(), 16);
 }
 
+/// Reads on until several ranges are fetched at the same time. Returns how far it read.
+fn read_until_several_ranges(world: &World, reader: &Reader) -> u64 {
+    let mut offset = 0;
+    wait_for("several ranges", || {
+        world.check(reader, 0, offset, PIECE);
+        offset += PIECE;
+        world.sandbox.in_flight() >= 3
+    });
+    offset
+}
+
 #[test]
 fn a_closed_reader_stops_its_ranges() {
     let world = World::new(ContentMode::Ranges, &[200 * MIB]);
     far_away(&world, 4 * MIB);
     let store = world.store();
     let reader = world.open(&store, 0);
-    let mut offset = 0;
-    wait_for("several ranges", || {
-        world.check(&reader, 0, offset, PIECE);
-        offset += PIECE;
-        world.sandbox.in_flight() >= 3
-    });
+    let offset = read_until_several_ranges(&world, &reader);
     drop(reader);
     world
         .sandbox
@@ -579,12 +585,7 @@ fn a_reader_that_jumps_away_stops_its_ranges() {
     far_away(&world, 4 * MIB);
     let store = world.store();
     let reader = world.open(&store, 0);
-    let mut offset = 0;
-    wait_for("several ranges", || {
-        world.check(&reader, 0, offset, PIECE);
-        offset += PIECE;
-        world.sandbox.in_flight() >= 3
-    });
+    read_until_several_ranges(&world, &reader);
     world.check(&reader, 0, 190 * MIB, 4096);
     wait_for("the ranges end", || world.sandbox.in_flight() == 0);
 }

@@ -1,4 +1,5 @@
 """Cases that read parts of files, and many files at once."""
+import functools
 import json
 import os
 import random
@@ -27,16 +28,16 @@ def timed_reads(path, offsets):
     return times
 
 
-def scattered_reads(path, offsets, readers):
-    """Reads 4 KiB at each offset, spread over processes that have the file open; seconds in all."""
+def in_children(works):
+    """Does each of these in a process of its own, all at the same time; seconds in all."""
     begun = time.perf_counter()
     children = []
-    for number in range(readers):
+    for work in works:
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                timed_reads(path, offsets[number::readers])
+                work()
                 status = 0
             finally:
                 os._exit(status)
@@ -44,6 +45,11 @@ def scattered_reads(path, offsets, readers):
     if any(os.waitpid(child, 0)[1] for child in children):
         raise Failed("a reader failed")
     return time.perf_counter() - begun
+
+
+def scattered_reads(path, offsets, readers):
+    """Reads 4 KiB at each offset, spread over processes that have the file open; seconds in all."""
+    return in_children([functools.partial(timed_reads, path, offsets[number::readers]) for number in range(readers)])
 
 
 def point(bench):
@@ -203,23 +209,14 @@ def memory(bench):
         bench.compare(f"64 readers of 64 files, {tool.name}", samples, tool.name, others, "rate")
 
 
+def read_whole(path):
+    """Reads a file from start to end."""
+    place = bytearray(1 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(place):
+            pass
+
+
 def read_all(paths):
     """Reads files from start to end, each in a process of its own; seconds in all."""
-    begun = time.perf_counter()
-    children = []
-    for path in paths:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                place = bytearray(1 << 20)
-                with open(path, "rb", buffering=0) as file:
-                    while file.readinto(place):
-                        pass
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    if any(os.waitpid(child, 0)[1] for child in children):
-        raise Failed("a reader failed")
-    return time.perf_counter() - begun
+    return in_children([functools.partial(read_whole, path) for path in paths])

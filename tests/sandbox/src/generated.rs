@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::blobs::Blob;
-use crate::data::{Data, NewRecord, md5_hex};
+use crate::data::{Data, NewRecord, md5_hex, uuid_of};
 use crate::store::{Document, Entry, Files, Parent, Store, doi};
 
 /// Records kept; the one asked for the longest ago goes first. More than requests are under way.
@@ -66,17 +66,7 @@ impl Generated {
     }
 
     fn document(&self, id: &str, parent: &str) -> Document {
-        let uuid = |name: &str| {
-            let hex = md5_hex(name.as_bytes());
-            format!(
-                "{}-{}-4{}-8{}-{}",
-                &hex[..8],
-                &hex[8..12],
-                &hex[13..16],
-                &hex[17..20],
-                &hex[20..]
-            )
-        };
+        let uuid = |name: &str| uuid_of(&md5_hex(name.as_bytes()));
         let entries = (0..self.files).map(|number| {
             let key = format!("file-{number:06}.txt");
             let name = format!("{id}/{key}");

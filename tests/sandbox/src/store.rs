@@ -249,15 +249,7 @@ impl Store {
     }
 
     pub fn new_uuid(&mut self) -> String {
-        let hex = crate::data::hex(&self.random());
-        format!(
-            "{}-{}-4{}-8{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[13..16],
-            &hex[17..20],
-            &hex[20..]
-        )
+        crate::data::uuid_of(&crate::data::hex(&self.random()))
     }
 
     pub fn parent_of(&self, document: &Document) -> &Parent {
