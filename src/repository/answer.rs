@@ -35,7 +35,8 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     let uncurated = status == 400 && given == Some("") && says_nothing(&problems);
     let kind = match status {
         400 if uncurated => Kind::NotReady,
-        400 | 405 | 406 | 409 | 415 | 422 => kind_of_words(message, &problems),
+        405 | 406 => Kind::NotSupported,
+        400 | 409 | 415 | 422 => kind_of_words(message, &problems),
         401 | 403 | 407 | 451 => Kind::Denied,
         404 | 410 => Kind::NotFound,
         408 => Kind::TimedOut,
@@ -62,6 +63,9 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     }
     if let Some(pause) = pause {
         error = error.with_retry_after(pause);
+    }
+    if !uncurated {
+        error = error.with_fields(problems);
     }
     error
 }
@@ -132,7 +136,7 @@ fn kind_of_words(message: &str, problems: &[FieldError]) -> Kind {
         Kind::ServerFailed // Version 12 says so with a 400, later ones within a 200; the file is gone either way.
     } else if says("quota exceeded") {
         Kind::Quota
-    } else if says("Maximum file size exceeded") {
+    } else if says("Maximum file size exceeded") || says("Logo size limit exceeded") {
         Kind::TooLarge
     } else if says("max amount per record") {
         Kind::TooMany

@@ -144,7 +144,7 @@ impl Repository {
     }
 
     /// Decides whether an answer is content, and which part.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         reply: Reply,
         doing: &str,

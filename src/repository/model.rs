@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+pub use crate::error::FieldError;
 use crate::error::{Error, Kind, Result};
 
 /// The id of a record or draft: letters, digits, `-` and `_` only, so that it is safe in a URL and as a file name.
@@ -262,6 +263,21 @@ impl Record {
     pub fn document(&self) -> &Map<String, Value> {
         &self.document
     }
+
+    /// Its DOI: registered, or reserved for a draft.
+    #[must_use]
+    pub fn doi(&self) -> Option<&str> {
+        let pids = self.document.get("pids")?;
+        pids.pointer("/doi/identifier")?
+            .as_str()
+            .filter(|doi| !doi.is_empty())
+    }
+
+    /// The id that all versions of it share.
+    #[must_use]
+    pub fn concept(&self) -> Option<RecordId> {
+        RecordId::new(self.document.get("parent")?.get("id")?.as_str()?)
+    }
 }
 
 fn files_of(document: &Map<String, Value>) -> Files {
@@ -301,16 +317,8 @@ pub struct Page {
     pub has_next: bool,
 }
 
-/// A field that the server did not accept, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// The path of the field, such as `metadata.title`.
-    pub field: String,
-    /// The server's messages.
-    pub messages: Vec<String>,
-}
-
-/// Reads an `errors` list. Anything else than `[{"field", "messages"}]` becomes one error without a field.
+/// Reads an `errors` list. Its items are `{"field", "messages"}`, or name a community (`{"community_id", "message"}`);
+/// anything else becomes one error without a field.
 #[must_use]
 pub fn field_errors(value: &Value) -> Vec<FieldError> {
     match value {
@@ -318,21 +326,26 @@ pub fn field_errors(value: &Value) -> Vec<FieldError> {
         Value::Array(items) => items
             .iter()
             .map(|item| FieldError {
-                field: text_of(item, "field").unwrap_or_default(),
-                messages: match item.get("messages") {
-                    Some(Value::Array(messages)) => messages
-                        .iter()
-                        .map(|m| m.as_str().map_or_else(|| m.to_string(), str::to_owned))
-                        .collect(),
-                    _ => vec![item.to_string()],
+                field: ["field", "community_id", "community"]
+                    .iter()
+                    .find_map(|name| text_of(item, name))
+                    .unwrap_or_default(),
+                messages: match (item.get("messages"), item.get("message")) {
+                    (Some(Value::Array(messages)), _) => messages.iter().map(plain_text).collect(),
+                    (_, Some(message)) => vec![plain_text(message)],
+                    _ => vec![plain_text(item)],
                 },
             })
             .collect(),
         other => vec![FieldError {
             field: String::new(),
-            messages: vec![other.as_str().map_or_else(|| other.to_string(), str::to_owned)],
+            messages: vec![plain_text(other)],
         }],
     }
+}
+
+fn plain_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The server's times: RFC 3339, with a blank for the `T` in `expires_at`, without offset (UTC) on version 12.
@@ -352,7 +365,7 @@ pub fn parse_time(text: &str) -> Option<SystemTime> {
     ))
 }
 
-fn text_of(value: &Value, name: &str) -> Option<String> {
+pub(super) fn text_of(value: &Value, name: &str) -> Option<String> {
     value.get(name)?.as_str().map(str::to_owned)
 }
 

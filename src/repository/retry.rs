@@ -84,6 +84,8 @@ fn name_of(method: &Method) -> &'static str {
         Method::PUT => "PUT",
         Method::POST => "POST",
         Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::HEAD => "HEAD",
         _ => "?",
     }
 }
@@ -101,6 +103,7 @@ impl Transport {
                     status: 204,
                     headers: reqwest::header::HeaderMap::new(),
                     value: serde_json::Value::Null,
+                    body: bytes::Bytes::new(),
                     url: ask.url.clone(),
                 }),
                 outcome => outcome,
