@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::header::CONTENT_TYPE;
+use serde_json::Value;
 
 use super::Repository;
-use super::model::{Owner, RecordId};
+use super::model::{Owner, RecordId, text_of};
 use super::transport::Ask;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 
 /// A form that records can be had in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,17 +25,14 @@ const fn format(name: &'static str, media_type: &'static str) -> ExportFormat {
     ExportFormat { name, media_type }
 }
 
-/// All forms that some InvenioRDM offers (reference, section 1), but those for programs of its own.
+/// All forms that some InvenioRDM offers (reference, section 1), but those for programs of its own, and but the data package:
+/// servers name it and can't be asked for it, because its type has a parameter, which they drop before they compare.
 pub const EXPORTS: &[ExportFormat] = &[
     format("citation.bib", "application/x-bibtex"),
     format("citation.txt", "text/x-bibliography"),
     format("csl.json", "application/vnd.citationstyles.csl+json"),
     format("datacite.json", "application/vnd.datacite.datacite+json"),
     format("datacite.xml", "application/vnd.datacite.datacite+xml"),
-    format(
-        "datapackage.json",
-        "application/ld+json;profile=\"https://datapackage.org/profiles/2.0/datapackage.json\"",
-    ),
     format("dcat.xml", "application/dcat+xml"),
     format("dublincore.xml", "application/x-dc+xml"),
     format("full.csv", "application/vnd.inveniordm.v1.full+csv"),
@@ -109,13 +107,21 @@ impl Repository {
         }
         let url = self.transport.base.api(&format!("records/{id}"))?;
         let doing = format!("ask which forms record {id} is to be had in");
-        let offered = match self.ask(Ask::get(url, doing).accept(NOBODY_HAS).for_bytes()) {
-            // It takes no notice of what is asked for.
-            Ok(_) => EXPORTS.to_vec(),
-            Err(error) if error.kind() == Kind::NotSupported => {
-                offered_by(error.server_message().unwrap_or_default())
+        let mut ask = Ask::get(url, doing.as_str()).accept(NOBODY_HAS).for_bytes();
+        ask.any_status = true;
+        let answer = self.ask(ask)?;
+        let offered = match answer.status {
+            406 => {
+                let refusal: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                // The whole of it: an error would cut it.
+                offered_by(&text_of(&refusal, "message").unwrap_or_default())
             }
-            Err(error) => return Err(error),
+            // It takes no notice of what is asked for.
+            200..=299 => EXPORTS.to_vec(),
+            status => {
+                let error = super::answer::refusal(&doing, status, &answer.headers, &answer.body);
+                return Err(error);
+            }
         };
         *self.exports_offered.lock() = Some(offered.clone());
         Ok(offered)
@@ -152,10 +158,10 @@ mod tests {
     fn what_a_server_has_is_read_from_its_refusal() {
         let offered = offered_by(
             "Invalid 'Accept' header. Expected one of: application/json, application/ld+json, application/x-bibtex, \
-             application/ld+json;profile=\"https://datapackage.org/profiles/2.0/datapackage.json\"",
+             text/x-bibliography",
         );
         let names: Vec<&str> = offered.iter().map(|format| format.name).collect();
-        assert_eq!(names, ["citation.bib", "datapackage.json", "schemaorg.jsonld"]);
+        assert_eq!(names, ["citation.bib", "citation.txt", "schemaorg.jsonld"]);
         assert_eq!(offered_by("no").len(), EXPORTS.len());
     }
 

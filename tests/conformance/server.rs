@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::Once;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdm_sandbox::Sandbox;
@@ -164,6 +164,12 @@ pub fn bytes_of(mut download: Download) -> Vec<u8> {
         all.extend_from_slice(&piece);
     }
     all
+}
+
+/// Holds off other tests that must not run at the same time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Searches show a change after about a second.
