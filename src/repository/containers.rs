@@ -116,9 +116,11 @@ fn member(entry: &Value) -> Option<Member> {
 /// Version 12 takes `KEY/container` for a key, and later ones fail on what is no archive.
 fn no_container(error: Error, doing: &str) -> Error {
     let status = error.attempt().and_then(|attempt| attempt.status);
-    let unknown_key = error
-        .server_message()
-        .is_some_and(|words| words.contains("/container'") || words.contains("requested URL was not found"));
+    let unknown_key = error.server_message().is_some_and(|words| {
+        words.contains("/container'")
+            || words.contains("/container/")
+            || words.contains("requested URL was not found")
+    });
     if status == Some(500) || (status == Some(404) && unknown_key) {
         let mut unsupported = Error::new(
             Kind::NotSupported,

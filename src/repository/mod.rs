@@ -21,6 +21,7 @@ mod lists;
 pub mod model;
 mod multipart;
 mod pacing;
+mod pages;
 mod parts;
 mod presigned;
 mod proxy;
@@ -124,6 +125,7 @@ pub struct Repository {
     transport: Arc<Transport>,
     presigned: Presigned,
     transfers: Transfers,
+    withheld: pages::Withheld,
     exports_offered: exports::Offered,
     search_pace: pacing::SearchPace,
     is_zenodo: AtomicBool,
@@ -156,6 +158,7 @@ impl Repository {
             transport,
             presigned: Presigned::default(),
             transfers: Transfers::default(),
+            withheld: pages::Withheld::default(),
             exports_offered: exports::Offered::default(),
             search_pace: pacing::SearchPace::default(),
             is_zenodo: AtomicBool::new(is_zenodo),

@@ -285,19 +285,32 @@ impl Transport {
         accept: &str,
         range: Option<&HeaderValue>,
     ) -> std::result::Result<Reply, Failure> {
-        self.get_with(doing, url, accept, range, &HeaderMap::new()).await
+        self.get_with(doing, url, accept, range, Some(&HeaderMap::new()))
+            .await
     }
 
+    /// As [`Transport::get`], without the token.
+    pub(super) async fn get_as_guest(
+        &self,
+        doing: &str,
+        url: &Url,
+        accept: &str,
+        range: Option<&HeaderValue>,
+    ) -> std::result::Result<Reply, Failure> {
+        self.get_with(doing, url, accept, range, None).await
+    }
+
+    /// With the token and more headers, or without either.
     async fn get_with(
         &self,
         doing: &str,
         url: &Url,
         accept: &str,
         range: Option<&HeaderValue>,
-        headers: &HeaderMap,
+        headers: Option<&HeaderMap>,
     ) -> std::result::Result<Reply, Failure> {
         let mut url = url.clone();
-        let mut with_token = true;
+        let mut with_token = headers.is_some();
         for _ in 0..=MOST_HOPS {
             let begun = Instant::now();
             with_token &= Origin::of(&url) == *self.base.origin();
@@ -305,7 +318,7 @@ impl Transport {
             if let Some(range) = range {
                 request = request.header(RANGE, range.clone());
             }
-            if with_token {
+            if let Some(headers) = headers.filter(|_| with_token) {
                 request = request.headers(headers.clone());
             }
             let response = self.send(doing, request).await?;
@@ -354,7 +367,7 @@ impl Transport {
     pub(super) async fn exchange(&self, ask: &Ask) -> std::result::Result<Answer, Failure> {
         let begun = Instant::now();
         let reply = if ask.follow {
-            self.get_with(&ask.doing, &ask.url, &ask.accept, None, &ask.headers)
+            self.get_with(&ask.doing, &ask.url, &ask.accept, None, Some(&ask.headers))
                 .await?
         } else {
             let mut request = self
