@@ -249,7 +249,7 @@ fn block(bits: &mut Bits<'_>, out: &mut Vec<u8>, literals: &Code, distances: &Co
             285 => 258,
             _ => {
                 let extra = (symbol - 261) / 4;
-                ((symbol - 265) % 4 + 4 << extra) + 3 + bits.take(extra)?
+                (((symbol - 265) % 4 + 4) << extra) + 3 + bits.take(extra)?
             }
         };
         let symbol = distances.read(bits)?;
@@ -257,7 +257,7 @@ fn block(bits: &mut Bits<'_>, out: &mut Vec<u8>, literals: &Code, distances: &Co
             0..=3 => symbol + 1,
             _ => {
                 let extra = symbol / 2 - 1;
-                (symbol % 2 + 2 << extra) + 1 + bits.take(extra)?
+                ((symbol % 2 + 2) << extra) + 1 + bits.take(extra)?
             }
         };
         let start = out.len().checked_sub(distance)?;
