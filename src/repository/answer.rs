@@ -32,7 +32,8 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     let problems = field_errors(value.get("errors").unwrap_or(&Value::Null));
     let words = words(status, message, &problems, &value);
 
-    let uncurated = status == 400 && given == Some("") && says_nothing(&problems);
+    // Without any `errors`, an empty message means something else: a draft under review (version 12), a second request.
+    let uncurated = status == 400 && given == Some("") && !problems.is_empty() && says_nothing(&problems);
     let kind = match status {
         400 if uncurated => Kind::NotReady,
         405 | 406 => Kind::NotSupported,
@@ -158,6 +159,7 @@ fn reason(status: u16, uncurated: bool, words: &str) -> String {
     match status {
         410 => ": it was deleted".into(),
         _ if uncurated => ": its curation is not accepted yet".into(),
+        400 if words.is_empty() => ": the repository refuses it and does not say why".into(),
         _ if words.is_empty() => format!(": the repository answered {status}"),
         _ => String::new(),
     }

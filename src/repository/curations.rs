@@ -98,7 +98,7 @@ impl Repository {
         let ask = Ask::new(Method::POST, url, doing.as_str()).body(&body);
         self.one_request(ask).map_err(|error| match error.kind() {
             // The server says it with an empty message.
-            Kind::NotReady => {
+            Kind::Refused if error.server_message().is_none() => {
                 let mut refused = Error::new(
                     Kind::Refused,
                     format!("can't {doing}: there is a curation request for it already"),

@@ -317,31 +317,37 @@ pub struct Page {
     pub has_next: bool,
 }
 
-/// Reads an `errors` list. Its items are `{"field", "messages"}`, or name a community (`{"community_id", "message"}`);
-/// anything else becomes one error without a field.
+/// Reads an `errors` list. Its items are `{"field", "messages"}`, or name a community (`{"community_id", "message"}`), or
+/// (version 12) hold such items as their messages; anything else becomes one error without a field.
 #[must_use]
 pub fn field_errors(value: &Value) -> Vec<FieldError> {
     match value {
         Value::Null => Vec::new(),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| FieldError {
-                field: ["field", "community_id", "community"]
-                    .iter()
-                    .find_map(|name| text_of(item, name))
-                    .unwrap_or_default(),
-                messages: match (item.get("messages"), item.get("message")) {
-                    (Some(Value::Array(messages)), _) => messages.iter().map(plain_text).collect(),
-                    (_, Some(message)) => vec![plain_text(message)],
-                    _ => vec![plain_text(item)],
-                },
-            })
-            .collect(),
+        Value::Array(items) => items.iter().flat_map(errors_of).collect(),
         other => vec![FieldError {
             field: String::new(),
             messages: vec![plain_text(other)],
         }],
     }
+}
+
+fn errors_of(item: &Value) -> Vec<FieldError> {
+    let messages = match item.get("messages") {
+        Some(Value::Array(messages)) => messages.iter(),
+        _ => std::slice::from_ref(item.get("message").unwrap_or(item)).iter(),
+    };
+    let (inner, own): (Vec<&Value>, Vec<&Value>) =
+        messages.partition(|message| !std::ptr::eq(*message, item) && message.is_object());
+    let mut errors: Vec<FieldError> = inner.into_iter().flat_map(errors_of).collect();
+    if !own.is_empty() || errors.is_empty() {
+        let field = ["field", "community_id", "community"]
+            .iter()
+            .find_map(|name| text_of(item, name))
+            .unwrap_or_default();
+        let messages = own.into_iter().map(plain_text).collect();
+        errors.push(FieldError { field, messages });
+    }
+    errors
 }
 
 fn plain_text(value: &Value) -> String {
@@ -449,6 +455,32 @@ mod tests {
         let hit = json!({"id": "abcde-12345", "is_published": true, "is_draft": false,
                          "files": {"enabled": true, "count": 0, "entries": {}}});
         assert_eq!(Record::from_value(hit).unwrap().files, Files::Unlisted);
+    }
+
+    #[test]
+    fn errors_are_read_in_each_form_the_servers_use() {
+        let read = |value: Value| {
+            let errors = field_errors(&value);
+            let pairs = errors.into_iter().map(|one| (one.field, one.messages.join("|")));
+            pairs.collect::<Vec<_>>()
+        };
+        let pair = |field: &str, messages: &str| (field.to_owned(), messages.to_owned());
+        assert_eq!(
+            read(json!([{"field": "slug", "messages": ["a", "b"]}])),
+            [pair("slug", "a|b")]
+        );
+        assert_eq!(
+            read(json!([{"community_id": "x", "message": "Community not found."}])),
+            [pair("x", "Community not found.")]
+        );
+        assert_eq!(
+            read(json!([{"field": "_schema", "messages": [{"field": "pids.doi", "message": "No."}]}])),
+            [pair("pids.doi", "No.")]
+        );
+        assert_eq!(read(json!(["odd"])), [pair("", "odd")]);
+        assert_eq!(read(json!([{"field": "x", "messages": []}])), [pair("x", "")]);
+        assert_eq!(read(json!([{"a": {"b": 1}}])), [pair("", r#"{"a":{"b":1}}"#)]);
+        assert_eq!(read(json!(null)), []);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rdmfs::error::Kind;
 
-use crate::server::{Server, bytes_of, of_draft, of_record};
+use crate::server::{Server, bytes_of, is_real_twelve, of_draft, of_record};
 
 /// `a.txt` stored, `dir/b.txt` of 1000 `x` deflated, `dir/sub/c.txt` stored. Made with Python's zipfile.
 const ZIP: &[u8] = include_bytes!("three.zip");
@@ -10,6 +10,15 @@ const ZIP: &[u8] = include_bytes!("three.zip");
 fn members_are_listed_and_extracted(server: &Server) {
     let id = server.record("Archive", &[("a b.zip", ZIP)]);
     let place = of_record(&id, "a b.zip");
+    if is_real_twelve(server) {
+        for error in [
+            server.guest.container(&place).unwrap_err(),
+            server.guest.open_member(&place, "a.txt").unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), Kind::NotSupported, "{error}");
+        }
+        return;
+    }
     let container = server.guest.container(&place).unwrap();
     assert_eq!((container.total, container.truncated), (3, false));
     let mut members: Vec<(&str, u64, Option<u64>)> = container
@@ -47,6 +56,9 @@ fn what_is_no_archive_is_not_looked_into(server: &Server) {
 fn the_members_of_a_drafts_archive_are_its_owners(server: &Server) {
     let id = server.draft("Archive", &[("z.zip", ZIP)]);
     let place = of_draft(&id, "z.zip");
+    if is_real_twelve(server) {
+        return; // It looks into none.
+    }
     assert_eq!(server.owner.container(&place).unwrap().total, 3);
     assert_eq!(server.guest.container(&place).unwrap_err().kind(), Kind::Denied);
 }

@@ -218,6 +218,10 @@ fn a_reviewer_reads_the_draft_once_asked(server: &Server) {
 
 fn a_dropped_draft_takes_its_request_along(server: &Server) {
     let (id, request) = curated(server, "Dropped");
+    // The server looks for it in a list: dropped within a second, a draft leaves its request behind.
+    eventually("the request is known", || {
+        server.owner.curation_of(&id).unwrap().is_some()
+    });
     server.owner.delete_draft(&id).unwrap();
     assert_eq!(
         server.owner.request(&request.id).unwrap_err().kind(),

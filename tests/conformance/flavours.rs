@@ -315,6 +315,39 @@ fn version_twelve_looks_into_no_archive_and_shows_names_to_all() {
 }
 
 #[test]
+fn version_twelve_refuses_to_publish_what_is_under_review_without_a_word_and_the_error_says_why() {
+    let server = Server::sandbox_of(Sort::V12);
+    let community = crate::communities::closed(&server).slug;
+    let id = server.draft("Under review", &[("a", b"1")]);
+    server.owner.set_review(&id, &community).unwrap();
+    for _ in 0..2 {
+        let error = server.owner.publish_for_sure(&id).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(
+            error.to_string().contains("review") && !error.waits_for_curation(),
+            "{error}"
+        );
+        let _ = server.owner.submit_review(&id, None, true);
+    }
+}
+
+#[test]
+fn version_twelve_wraps_some_field_errors_and_they_are_unwrapped() {
+    let server = Server::sandbox_of(Sort::V12);
+    let id = server.record("With a DOI", &[("a", b"1")]);
+    server.owner.edit(&id).unwrap();
+    let error = server.owner.release_doi(&id).unwrap_err();
+    assert_eq!(error.fields()[0].field, "pids.doi");
+    assert!(
+        error
+            .server_message()
+            .unwrap()
+            .contains("pids.doi: Cannot discard"),
+        "{error}"
+    );
+}
+
+#[test]
 fn tu_wien_lets_nobody_make_communities() {
     let server = Server::sandbox_of(Sort::TuWien);
     let error = server

@@ -6,7 +6,7 @@ use rdmfs::repository::{Request, RequestFilter, RequestId, Search};
 use serde_json::json;
 
 use crate::communities::{closed, open};
-use crate::server::{Server, eventually, unique};
+use crate::server::{Server, eventually, is_real_twelve, unique};
 
 /// A draft that waits for its community's decision.
 fn submitted(server: &Server) -> (RecordId, Request) {
@@ -44,7 +44,7 @@ fn a_review_is_chosen_changed_and_dropped(server: &Server) {
     assert_eq!(status(server, &id), "draft_with_review");
     let error = server.owner.publish(&id).unwrap_err();
     assert!(
-        error.server_message().unwrap().contains("open review request"),
+        error.kind() == Kind::Refused && error.to_string().contains("review"),
         "{error}"
     );
     server.owner.set_review(&id, &open(server).slug).unwrap();
@@ -262,14 +262,14 @@ fn comments_are_made_changed_and_deleted(server: &Server) {
         contents == ["<p>Please look</p>", "<p>Changed</p>"]
     });
     server.owner.delete_comment(&request.id, &said.id).unwrap();
-    assert_eq!(
-        server
-            .owner
-            .delete_comment(&request.id, &said.id)
-            .unwrap_err()
-            .kind(),
+    let again = server.owner.delete_comment(&request.id, &said.id).unwrap_err();
+    // Version 12 fails.
+    let expected = if is_real_twelve(server) {
+        Kind::ServerFailed
+    } else {
         Kind::Denied
-    );
+    };
+    assert_eq!(again.kind(), expected, "{again}");
     server.owner.act_on_request(&request.id, "decline", None).unwrap();
     eventually("the decision is listed", || {
         timeline()

@@ -193,6 +193,11 @@ pub fn bytes_of(mut download: Download) -> Vec<u8> {
     all
 }
 
+/// Whether this is a real server of version 12, which `RDMFS_TEST_VERSION=12` says.
+pub fn is_real_twelve(server: &Server) -> bool {
+    server.sandbox.is_none() && std::env::var("RDMFS_TEST_VERSION").is_ok_and(|text| text == "12")
+}
+
 /// Holds off other tests that must not run at the same time.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());

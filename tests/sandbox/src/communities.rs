@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, User};
 use crate::errors::{FieldError, Problem, field_errors};
+use crate::lists;
 use crate::query::Query;
 use crate::records::{is_owner, may_read};
 use crate::reply::{Call, Failure, Reply};
@@ -174,7 +175,7 @@ fn list(
             })
         })
         .collect();
-    let sort = requests::sorted(
+    let sort = lists::sorted(
         call,
         &["bestmatch", "newest", "oldest", "updated-desc", "updated-asc"],
     )?;
@@ -183,7 +184,7 @@ fn list(
         found.reverse();
     }
     let hits = found.into_iter().map(|one| shown(app, one)).collect();
-    requests::page(app, call, path, hits)
+    lists::page(app, call, path, hits)
 }
 
 /// `POST /communities`

@@ -212,7 +212,11 @@ pub(crate) fn publish(app: &App, call: &Call) -> Result<Reply, Failure> {
     }
     let draft = editable(&store, call)?;
     check_ready(draft)?;
-    requests::publish_may_go(&store, draft, app.knobs.lock().curations)?;
+    let (curations, flavour) = {
+        let knobs = app.knobs.lock();
+        (knobs.curations, knobs.flavour)
+    };
+    requests::publish_may_go(&store, draft, curations, flavour)?;
     store.publish(id)?;
     let record = store.record(id)?;
     let body = render::document(app, &store, record, Place::Published, call.user);
@@ -252,7 +256,12 @@ pub(crate) fn doi_of_draft(app: &App, call: &Call, reserve: bool) -> Result<Repl
     }
     if !reserve && store.records.contains_key(&call.target.id) {
         let message = "Cannot discard a reserved or registered persistent identifier.";
-        return Err(Problem::invalid("pids.doi", message).into());
+        let mut problem = Problem::invalid("pids.doi", message);
+        if app.knobs.lock().flavour == Flavour::V12 {
+            let inner = json!({"field": "pids.doi", "message": message});
+            problem.body["errors"] = json!([{"field": "_schema", "messages": [inner]}]);
+        }
+        return Err(problem.into());
     }
     let now = store.now();
     let draft = store.draft_mut(&call.target.id)?;

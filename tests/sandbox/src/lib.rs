@@ -32,6 +32,7 @@ mod flavours;
 mod formats;
 mod limits;
 mod links;
+mod lists;
 mod metadata;
 mod mimetypes;
 mod objects;

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::app::{App, USERS, User};
 use crate::errors::Problem;
+use crate::lists::{page, sorted};
 use crate::query::Query;
-use crate::reply::{Call, Failure, Reply, encode_value};
+use crate::reply::{Call, Failure, Reply};
+use crate::settings::Flavour;
 use crate::store::{Document, Parent, Store, iso};
 
 /// What is asked for.
@@ -135,12 +137,18 @@ pub(crate) fn review_status(store: &Store, parent: &Parent) -> Option<&'static s
 }
 
 /// Why a draft can't be published now.
-pub(crate) fn publish_may_go(store: &Store, draft: &Document, curations: bool) -> Result<(), Problem> {
+pub(crate) fn publish_may_go(
+    store: &Store,
+    draft: &Document,
+    curations: bool,
+    flavour: Flavour,
+) -> Result<(), Problem> {
     let parent = store.parent_of(draft);
     let review = parent.review.as_ref().and_then(|id| store.requests.0.get(id));
     if review.is_some_and(|request| !request.is_closed()) {
         let message =
             "You cannot publish a draft with an open review request. Please cancel the review request first.";
+        let message = if flavour == Flavour::V12 { "" } else { message };
         return Err(Problem::new(400, message));
     }
     let accepted = store.requests.all().any(|request| {
@@ -594,55 +602,4 @@ pub(crate) async fn one_comment(app: &App, call: &mut Call) -> Result<Reply, Fai
         200,
         &event_shown(app, &store.requests[&request], &event),
     ))
-}
-
-/// The order asked for, if there is such a one.
-pub(crate) fn sorted(call: &Call, known: &[&str]) -> Result<Option<String>, Problem> {
-    match call.param("sort").filter(|sort| !sort.is_empty()) {
-        Some(sort) if !known.contains(&sort) => Err(Problem::invalid(
-            "_schema",
-            format!("Invalid sort option '{sort}'."),
-        )),
-        sort => Ok(sort.map(str::to_string)),
-    }
-}
-
-/// One page of a list of anything but records.
-pub(crate) fn page(app: &App, call: &Call, path: &str, hits: Vec<Value>) -> Result<Reply, Failure> {
-    let number = |name: &str, default: usize| match call.param(name) {
-        None => Ok(default),
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|number| *number >= 1)
-            .ok_or_else(|| Problem::invalid(name, "Must be greater than or equal to 1.")),
-    };
-    let (page, size) = (number("page", 1)?, number("size", 25)?);
-    if (page - 1).saturating_mul(size) >= 10_000
-        || (call.param("q").is_some() && call.param("suggest").is_some())
-    {
-        return Err(Problem::query().into());
-    }
-    let total = hits.len();
-    let shown: Vec<Value> = hits.into_iter().skip((page - 1) * size).take(size).collect();
-    let link = |page: usize| {
-        let others = call
-            .query
-            .iter()
-            .filter(|(name, _)| name != "page" && name != "size");
-        let others: String = others
-            .map(|(name, value)| format!("&{}={}", encode_value(name), encode_value(value)))
-            .collect();
-        format!("{}{path}?page={page}&size={size}{others}", app.site)
-    };
-    let mut links = json!({"self": link(page)});
-    if page > 1 {
-        links["prev"] = json!(link(page - 1));
-    }
-    if page * size < total {
-        links["next"] = json!(link(page + 1));
-    }
-    let body =
-        json!({"hits": {"hits": shown, "total": total}, "sortBy": "newest", "page": page, "links": links});
-    Ok(Reply::json(200, &body))
 }

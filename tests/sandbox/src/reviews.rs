@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::drafts::check_ready;
 use crate::errors::Problem;
+use crate::lists;
 use crate::records::{is_owner, may_preview};
 use crate::reply::{Call, Failure, Reply};
 use crate::requests::{self, Kind};
@@ -207,7 +208,7 @@ pub(crate) fn plans(app: &App, call: &Call) -> Result<Reply, Failure> {
         .iter()
         .map(|(id, title)| json!({"id": id, "project": {"title": title}, "links": {}}))
         .collect();
-    requests::page(app, call, "/api/invenio_damap/damap/dmp", hits)
+    lists::page(app, call, "/api/invenio_damap/damap/dmp", hits)
 }
 
 /// `POST /invenio_damap/damap/dmp/{plan}/dataset/{id}`

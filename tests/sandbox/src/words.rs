@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::errors::Problem;
+use crate::lists;
 use crate::query::Query;
 use crate::reply::{Call, Failure, Reply};
-use crate::requests;
 use crate::routes::SPECIFIC;
 use crate::settings::Flavour;
 use crate::vocabularies;
@@ -146,7 +146,7 @@ pub(crate) fn types(app: &App, _: &Call) -> Result<Reply, Failure> {
 pub(crate) fn search(app: &App, call: &Call) -> Result<Reply, Failure> {
     let (kind, words) = at_route(call).ok_or_else(Problem::no_result)?;
     allowed(app, call, &kind)?;
-    requests::sorted(
+    lists::sorted(
         call,
         &["bestmatch", "title", "name", "subject", "newest", "oldest"],
     )?;
@@ -161,7 +161,7 @@ pub(crate) fn search(app: &App, call: &Call) -> Result<Reply, Failure> {
         })
         .map(|word| with_links(app, call, &kind, word))
         .collect();
-    requests::page(app, call, &path, hits)
+    lists::page(app, call, &path, hits)
 }
 
 /// `GET /vocabularies/{type}/{id}`
