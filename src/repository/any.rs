@@ -109,6 +109,11 @@ impl Repository {
     fn call_url(&self, call: &AnyCall, url: Url) -> Result<AnyAnswer> {
         let method = method(&call.method)?;
         let doing = format!("{method} {}", url.path());
+        if method == Method::GET {
+            let root = self.transport.base.api("")?;
+            let below = url.path().strip_prefix(root.path()).unwrap_or_default();
+            self.wait_to_search(below, &doing)?;
+        }
         let mut ask = Ask::new(method.clone(), url, doing).for_bytes();
         ask.any_status = true;
         ask.body.clone_from(&call.body);
