@@ -117,7 +117,13 @@ impl Repository {
         let mut ask = Ask::new(method.clone(), url, doing).for_bytes();
         ask.any_status = true;
         ask.body.clone_from(&call.body);
+        let conditional = call
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("if-match"));
         ask.repeat = match method {
+            // A second one would be refused because of the first, if that was carried out.
+            Method::PUT | Method::DELETE if conditional => Repeat::Unsent,
             Method::GET | Method::HEAD | Method::PUT | Method::DELETE => Repeat::Safe,
             _ => Repeat::Unsent,
         };

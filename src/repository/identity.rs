@@ -167,5 +167,6 @@ fn is_zenodo_record(hit: &Value) -> bool {
         || hit
             .pointer("/pids/doi/identifier")
             .and_then(Value::as_str)
-            .is_some_and(|doi| doi.starts_with("10.5281/zenodo."))
+            .zip(hit.get("id").and_then(Value::as_str))
+            .is_some_and(|(doi, id)| super::lists::is_zenodo_doi(doi, id))
 }

@@ -97,16 +97,21 @@ impl Repository {
         }
     }
 
-    /// Zenodo's records tell of it by their DOIs.
+    /// Zenodo's records tell of it by their DOIs, which hold their ids. (Others have records with DOIs of Zenodo's, too.)
     pub(super) fn notice_zenodo(&self, records: &[Record]) {
         if records.iter().any(|record| {
             record
                 .doi()
-                .is_some_and(|doi| doi.starts_with(super::doi::ZENODO))
+                .is_some_and(|doi| is_zenodo_doi(doi, record.id.as_str()))
         }) {
             self.is_zenodo.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether it is the DOI that Zenodo gives a record with this id.
+pub(super) fn is_zenodo_doi(doi: &str, id: &str) -> bool {
+    doi.strip_prefix(super::doi::ZENODO) == Some(id)
 }
 
 /// Reads a page that ends with the `end`th item, if it is full.
@@ -139,4 +144,16 @@ pub(super) fn read_listing<T>(
         total,
         has_next: has_next && found > 0 && end < WINDOW,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_with_a_doi_of_zenodos_makes_no_zenodo() {
+        assert!(is_zenodo_doi("10.5281/zenodo.1234567", "1234567"));
+        assert!(!is_zenodo_doi("10.5281/zenodo.1234567", "abcde-12345"));
+        assert!(!is_zenodo_doi("10.5072/1234567", "1234567"));
+    }
 }
