@@ -72,7 +72,7 @@ pub(super) struct Ask {
     pub(super) bytes: bool,
     /// Whether an answer that will not change by repeating the request is an answer, whatever its status.
     pub(super) any_status: bool,
-    /// Whether 404 on a repeated request means that the one before was carried out.
+    /// Whether 404 or 410 on a repeated request means that the one before was carried out.
     pub(super) gone_is_done: bool,
 }
 

@@ -490,3 +490,23 @@ fn what_others_see_is_never_asked_for_twice() {
     assert!(server.owner.rename_community(&community, "renamed").is_err());
     assert_eq!(sandbox.total(), 4);
 }
+
+#[test]
+fn what_is_gone_after_a_lost_answer_was_deleted() {
+    let server = Server::sandbox();
+    let sandbox = server.sandbox.as_ref().unwrap();
+    let community = crate::communities::closed(&server).slug;
+    server
+        .owner
+        .set_community_logo(&community, b"logo".to_vec())
+        .unwrap();
+    for route in [Route::DeleteLogo, Route::DeleteCommunity] {
+        sandbox.fault(Fault::on(route).times(1).then(Effect::ErrorAfterSuccess(502)));
+    }
+    server.owner.delete_community_logo(&community).unwrap();
+    server.owner.delete_community(&community).unwrap();
+    assert_eq!(
+        server.guest.community(&community).unwrap_err().kind(),
+        Kind::NotFound
+    );
+}
