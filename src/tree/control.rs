@@ -64,7 +64,7 @@ impl Tree {
             totals: status::Totals {
                 from_cache: totals.from_cache,
                 from_network: totals.from_network,
-                requests: self.floors.repository.requests(),
+                requests: self.floors.repository.requests_sent(),
             },
             staging: self.floors.staging.directory().to_owned(),
             rate_limit: self
