@@ -4,7 +4,7 @@
 //! costs pages, not records. It never says what a thing is called in the tree.
 
 mod document;
-mod timed;
+pub(crate) mod timed;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -77,6 +77,7 @@ impl Content {
             id,
             Reading {
                 pattern: super::readahead::Pattern::Fresh,
+                limit: self.size(),
                 share: None,
                 since,
                 failed: None,
@@ -86,6 +87,18 @@ impl Content {
         Reader {
             content: Arc::clone(self),
             id,
+        }
+    }
+
+    /// Bytes turned out wrong by another sum than the file's own: unless that one was compared, they are fetched again
+    /// when somebody asks.
+    pub fn doubt(&self, offset: u64, end: u64) {
+        let mut state = self.state.lock();
+        if state.is_complete() {
+            return;
+        }
+        for block in offset / BLOCK..end.min(self.size()).div_ceil(BLOCK) {
+            self.store.ledger().give_back(state.lose(block));
         }
     }
 
@@ -552,6 +565,13 @@ impl Reader {
         self.note(offset, end - offset);
         self.content
             .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
+    }
+
+    /// Says that it will stop at this byte: what follows is not fetched ahead for it.
+    pub fn stop_at(&self, end: u64) {
+        if let Some(reading) = self.content.state.lock().readers.get_mut(&self.id) {
+            reading.limit = end;
+        }
     }
 
     /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.

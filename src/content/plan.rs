@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::blocks::BLOCK;
 use super::hosts::Ranges;
-use super::state::{Ask, Fetch, Path, State};
+use super::state::{Ask, Fetch, Path, Reading, State};
 
 /// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
 pub(super) const SMALL: u64 = 1024 * 1024;
@@ -82,11 +82,14 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     if is_cold && (state.size <= SMALL || wants_most) {
         return Some((Path::Whole, 0));
     }
-    let window = if ask.wants_all() {
-        Some(FOR_ALL * width as u64)
+    let (window, limit) = if ask.wants_all() {
+        (Some(FOR_ALL * width as u64), state.size)
     } else {
         let reading = state.readers.get(&ask.reader)?;
-        reading.pattern.ahead().map(|(position, to)| to - position)
+        (
+            reading.ahead().map(|(position, to)| to - position),
+            reading.limit.max(ask.end),
+        )
     };
     if let Some(window) = window {
         let block = from / BLOCK;
@@ -94,8 +97,10 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
             // A range is on its way there, but far: a reader doesn't wait for it.
             return (!ask.wants_all()).then(|| (part(state, from, ask.end), block * BLOCK));
         }
-        if width > 1 && ranges.is_some() {
-            let last = state.end_of_run(block, block + range_blocks(window, width)) - 1;
+        // A stream would bring more than a reader wants that stops before the end.
+        if (width > 1 && ranges.is_some()) || limit < state.size {
+            let most = (block + range_blocks(window, width)).min(limit.div_ceil(BLOCK));
+            let last = state.end_of_run(block, most) - 1;
             return Some((Path::Range { last }, block * BLOCK));
         }
         return Some((Path::Ahead, from / BLOCK * BLOCK));
@@ -123,10 +128,10 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
         .readers
         .get(&reader)
         .filter(|reading| reading.failed.is_none())
-        .and_then(|reading| reading.pattern.ahead());
+        .and_then(|reading| Some((reading.ahead()?, reading.limit)));
     match ahead {
-        Some((position, to)) if !state.is_complete() && !state.queued => {
-            for_window(state, position, to, around)
+        Some((window, limit)) if !state.is_complete() && !state.queued => {
+            for_window(state, window, limit, around)
         }
         _ => Vec::new(),
     }
@@ -144,17 +149,25 @@ pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u6
     if width > 1 && !state.queued && state.waiters.iter().any(Ask::wants_all) {
         let gap = first_gap(state);
         let to = gap.saturating_add(FOR_ALL * width as u64);
-        start.append(&mut for_window(state, gap, to, around));
+        start.append(&mut for_window(state, (gap, to), state.size, around));
     }
     start
 }
 
-fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+/// Fills the window of somebody who reads up to `limit`.
+fn for_window(
+    state: &mut State,
+    (position, to): (u64, u64),
+    limit: u64,
+    around: &mut impl Around,
+) -> Vec<u64> {
     let (path, from) = match around.ranges() {
         None if state.fetches.iter().any(|fetch| !fetch.answered) => return Vec::new(),
         Some(Ranges::Ignored) if state.has_whole() => return Vec::new(),
         Some(Ranges::Ignored) => (Path::Whole, first_gap(state)),
-        Some(Ranges::Honoured) if around.width() > 1 => return ranges(state, position, to, around),
+        Some(Ranges::Honoured) if around.width() > 1 => {
+            return ranges(state, (position, to), limit, around);
+        }
         _ => {
             // Half a window of what is there is enough to begin the next request in time.
             let near = position + (to - position) / 2;
@@ -166,7 +179,14 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
             if gap >= near.min(state.size) || is_coming {
                 return Vec::new();
             }
-            (Path::Ahead, gap)
+            if limit < state.size {
+                let block = gap / BLOCK;
+                let most = (block + range_blocks(to - position, 1)).min(limit.div_ceil(BLOCK));
+                let last = state.end_of_run(block, most.max(block + 1)) - 1;
+                (Path::Range { last }, gap)
+            } else {
+                (Path::Ahead, gap)
+            }
         }
     };
     if around.slot_ahead() {
@@ -177,7 +197,7 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
 }
 
 /// Fills a window with ranges side by side. The last one begins in the window and may end beyond it.
-fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+fn ranges(state: &mut State, (position, to): (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     let mut start = Vec::new();
     let width = around.width();
     let length = range_blocks(to - position, width);
@@ -192,7 +212,7 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
         if block * BLOCK >= to || side_by_side >= width || !around.slot_ahead() {
             break;
         }
-        let end = state.end_of_run(block, block + length);
+        let end = state.end_of_run(block, (block + length).min(limit.div_ceil(BLOCK)));
         start.push(begin(state, Path::Range { last: end - 1 }, block * BLOCK));
         from = end;
     }
@@ -271,7 +291,6 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     }
     let is_read_towards = state.readers.values().any(|reader| {
         reader
-            .pattern
             .ahead()
             .is_some_and(|(position, to)| fetch.floor() < to && near_stream(fetch, position))
     });
@@ -295,7 +314,7 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
         state
             .readers
             .values()
-            .filter_map(|reading| reading.pattern.ahead())
+            .filter_map(Reading::ahead)
             .any(|(position, to)| position < end && fetch.begins_before(to))
     };
     if is_read_towards() || is_waited_for() {
@@ -315,7 +334,7 @@ fn near_stream(fetch: &Fetch, position: u64) -> bool {
 mod tests {
     use super::super::blocks::BLOCK;
     use super::super::readahead::Pattern;
-    use super::super::state::{Purpose, Reading};
+    use super::super::state::Purpose;
     use super::*;
     use crate::repository::model::{FilePlace, Owner, RecordId};
 
@@ -358,6 +377,7 @@ mod tests {
             let reader = i as u64;
             let reading = Reading {
                 pattern: Pattern::Fresh,
+                limit: SIZE,
                 share: None,
                 since: 0,
                 failed: None,
@@ -404,6 +424,40 @@ mod tests {
         ];
         let (_, paths) = with_reads(Some(Ranges::Honoured), 9, &reads);
         assert_eq!(paths, [Path::Part { last: 52 }, Path::Part { last: 53 }]);
+    }
+
+    #[test]
+    fn a_reader_that_stops_before_the_end_gets_nothing_beyond() {
+        let limit = 3 * SMALL + BLOCK + 5;
+        for (width, ranges) in [
+            (1, None),
+            (1, Some(Ranges::Honoured)),
+            (4, Some(Ranges::Honoured)),
+        ] {
+            let (mut state, _) = with_reads(ranges, 9, &[(0, 10)]);
+            state.waiters.clear();
+            state.fetches.clear();
+            let reading = state.readers.get_mut(&0).unwrap();
+            reading.limit = limit;
+            reading.pattern.note(0, SMALL, SIZE);
+            reading.pattern.note(SMALL, SMALL, SIZE);
+            let mut around = Fake {
+                ranges,
+                slots: 9,
+                width,
+            };
+            let reply = Purpose::Read(Box::new(|_| {}));
+            state.waiters.push(Ask::new(0, 2 * SMALL, 2 * SMALL + 10, reply));
+            for_waiters(&mut state, &mut around);
+            for_reader(&mut state, 0, &mut around);
+            assert!(!state.fetches.is_empty());
+            for fetch in &state.fetches {
+                let Path::Range { last } = fetch.path else {
+                    panic!("{:?}", fetch.path);
+                };
+                assert!(last <= limit / BLOCK, "{last} of {}", limit / BLOCK);
+            }
+        }
     }
 
     #[test]

@@ -328,6 +328,7 @@ impl Filesystem for Adapter {
         };
         let lane = match *handle {
             Handle::Staged { .. } => &self.lanes.staged,
+            Handle::Member(..) => &self.lanes.archives,
             Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
         };
         lane.run(move || {

@@ -91,6 +91,7 @@ impl Tree {
             "discard" => self.floors.staging.discard(number()?),
             "refresh" => {
                 self.floors.catalog.expire();
+                self.archives.expire();
                 Ok(())
             }
             _ => Err(

@@ -5,12 +5,14 @@
 //!
 //! Lock order: `state` is a leaf; it is never held while another floor is called.
 
+mod archives;
 mod change;
 mod control;
 mod documents;
 mod drafts;
 mod inodes;
 mod labels;
+mod members;
 mod names;
 mod node;
 mod open;
@@ -77,6 +79,7 @@ pub struct Tree {
     state: Mutex<State>,
     views: Views,
     labels: labels::Labels,
+    archives: archives::Archives,
 }
 
 struct State {
@@ -102,6 +105,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 const STAGED: Duration = Duration::from_secs(1);
 /// The file with the metadata, in every record and draft.
 const DOCUMENT: &str = "record.json";
+/// The folder with what is in a record's archives.
+const ARCHIVES: &str = "archives";
 /// What a user saved last as that, if the server did not accept it.
 const REJECTED: &str = "record.json.rejected";
 /// Why.
@@ -122,6 +127,7 @@ impl Tree {
             }),
             views: Views::default(),
             labels: labels::Labels::default(),
+            archives: archives::Archives::new(rules.times.records),
         }
     }
 
@@ -244,9 +250,11 @@ impl Tree {
                 REJECTED => Node::Rejected(id.clone()),
                 _ => Node::Reasons(id.clone()),
             })),
+            Node::Home(Owner::Record(id)) if name == ARCHIVES => Ok(self.archives_of(id)),
             Node::Home(owner @ Owner::Record(_)) => {
                 fixed(name == "files", Node::Folder(owner.clone(), "".into()))
             }
+            Node::Archived(record, place) => self.archived_child(record, place, name),
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
             Node::Concept(_)
@@ -339,6 +347,7 @@ impl Tree {
                     None => Ok(self.file_attributes(node, owner, &*self.entry_of(owner)?, file)),
                 }
             }
+            Node::Archived(record, place) => self.archived_attributes(record, place),
         }
     }
 
@@ -498,7 +507,9 @@ impl Tree {
             // A save may be refused any moment, and who saved looks at once.
             Node::Home(Owner::Draft(_)) if matches!(name, REJECTED | REASONS) => Duration::ZERO,
             _ if names::is_probe(name) && parent.draft_folder().is_none() => self.rules.times.records,
-            Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) => self.rules.times.records,
+            Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) | Node::Archived(..) => {
+                self.rules.times.records
+            }
             _ => self.rules.times.drafts,
         }
     }

@@ -204,14 +204,16 @@ impl Tree {
             Node::Home(owner @ Owner::Record(_)) => {
                 let entry = self.entry_of(owner)?;
                 let files = Node::Folder(owner.clone(), "".into());
-                vec![
+                let mut lines = vec![
                     Line {
                         name: "files".to_owned(),
                         attributes: self.folder_attributes(&files, &entry),
                         node: files,
                     },
                     self.document_line(owner, &entry),
-                ]
+                ];
+                lines.extend(self.archives_line(owner.id(), &entry));
+                lines
             }
             Node::Home(owner @ Owner::Draft(_)) => {
                 let entry = self.entry_of(owner)?;
@@ -235,6 +237,7 @@ impl Tree {
                 lines
             }
             Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
+            Node::Archived(record, place) => self.list_archived(record, place)?,
             Node::Concept(_)
             | Node::Status
             | Node::Commands
