@@ -171,6 +171,12 @@ impl Shared {
         wrong.get_or_insert(error).clone()
     }
 
+    /// Whether it turned out wrong: who opens it now may get other bytes.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.wrong.lock().is_some()
+    }
+
     fn refusal(&self) -> Option<Error> {
         self.wrong.lock().clone()
     }
@@ -247,12 +253,10 @@ impl OpenMember {
 
     fn answer(&self, ask: &Ask, decoder: &mut Option<Decoder>) -> Result<Vec<u8>> {
         let shared = &self.shared;
-        if let Some(error) = shared.refusal() {
-            return Err(error);
-        }
-        let read = match shared.member.method {
-            Method::Stored => self.stored(ask),
-            _ => self.inflated(ask, decoder),
+        let read = match (shared.refusal(), shared.member.method) {
+            (Some(error), _) => Err(error),
+            (None, Method::Stored) => self.stored(ask),
+            (None, _) => self.inflated(ask, decoder),
         };
         read.map_err(|error| match error.kind() {
             Kind::Corrupt => shared.fail(error, &*self.source),

@@ -98,7 +98,9 @@ impl Archives {
     /// What all who have this member open share.
     fn shared(&self, id: &MemberId, member: &Member, what: String) -> Result<Arc<Shared>> {
         let mut members = self.members.lock();
-        if let Some(shared) = members.open.get(id).and_then(Weak::upgrade) {
+        if let Some(shared) = members.open.get(id).and_then(Weak::upgrade)
+            && !shared.is_wrong()
+        {
             return Ok(shared);
         }
         let right = Arc::clone(members.right.get_or_insert(id.clone(), Arc::default));
