@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use rdm_sandbox::{ContentMode, Effect, Fault, NewRecord, Route, Sandbox};
 
@@ -375,4 +376,44 @@ fn an_archive_of_more_than_65535_members_is_listed_whole() {
         fs::read_to_string(path.join("wide")).unwrap(),
         "with its sizes in a ZIP64 field"
     );
+}
+
+/// As large as the ones people publish; takes some minutes and 6 GB of memory.
+#[test]
+#[ignore = "by hand: cargo test --test mount -- --ignored --nocapture archives::an_archive_of_2_gb"]
+fn an_archive_of_2_gb() {
+    let archive = zip(
+        "for n in range(5000):\n    name = f'stations/{n % 100:02}/measured-{n:05}'\n    \
+             if n % 5: z.writestr(name + '.bin', noise(400_000, n), ZIP_STORED)\n    \
+             else: z.writestr(name + '.txt', text(800_000, n), compresslevel=1)",
+    );
+    assert!(archive.len() > 2_000_000_000, "{}", archive.len());
+    let (sandbox, mount, path) = mounted(&archive);
+    let file = mount.local("a.zip");
+    fs::write(&file, &archive).unwrap();
+    let size = archive.len();
+    drop(archive);
+    let report = |what: &str, begun: Instant| {
+        let (requests, sent) = (sandbox.total(), sent(&sandbox));
+        println!("{what}: {requests} requests, {sent} bytes, {:?}", begun.elapsed());
+        sandbox.reset_counts();
+        (requests, sent)
+    };
+    sandbox.reset_counts();
+    let begun = Instant::now();
+    let listed = shell(&format!("find {} -type f | wc -l", path.display()));
+    assert_eq!(listed, "5000\n");
+    let (requests, bytes) = report(&format!("find in {size} bytes"), begun);
+    assert!(requests <= 3 && bytes <= 2_000_000);
+    for member in ["stations/17/measured-02517.bin", "stations/05/measured-00005.txt"] {
+        let begun = Instant::now();
+        let shown = path.join(member);
+        let sum = shell(&format!("sha256sum < {}", shown.display()));
+        let (_, bytes) = report(&format!("cat {member}"), begun);
+        assert!(bytes <= 800_000 + (512 << 10));
+        assert_eq!(
+            sum,
+            shell(&format!("unzip -p {} {member} | sha256sum", file.display()))
+        );
+    }
 }
