@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_the_whole_in_whatever_order_it_was_read() {
-        let bytes: Vec<u8> = (0..10_000u32).map(|n| (n * n >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..10_000u32).map(|n| ((n * n) >> 3) as u8).collect();
         let whole = crc32fast::hash(&bytes);
         let mut state = 7u64;
         for _ in 0..200 {

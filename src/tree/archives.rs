@@ -264,7 +264,8 @@ impl Tree {
             owner: owner.clone(),
             key: Arc::clone(key),
         };
-        let what = format!("{:?} in {place}", member.name);
+        let name: String = member.name.chars().take(200).collect();
+        let what = format!("{name:?} in {place}");
         let id = (identity_of(&place, &entry), number);
         let shared = self.archives.shared(&id, member, what)?;
         let open = OpenMember::new(shared, Box::new(self.reader(&owner, &entry)));

@@ -127,7 +127,7 @@ impl Tree {
             }),
             views: Views::default(),
             labels: labels::Labels::default(),
-            archives: archives::Archives::new(rules.times.records),
+            archives: archives::Archives::new(rules.times.drafts),
         }
     }
 
@@ -506,6 +506,8 @@ impl Tree {
             Node::Root | Node::Control => FOREVER,
             // A save may be refused any moment, and who saved looks at once.
             Node::Home(Owner::Draft(_)) if matches!(name, REJECTED | REASONS) => Duration::ZERO,
+            // It may hold even those, and was perhaps not looked into.
+            Node::Archived(..) if names::is_probe(name) => Duration::ZERO,
             _ if names::is_probe(name) && parent.draft_folder().is_none() => self.rules.times.records,
             Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) | Node::Archived(..) => {
                 self.rules.times.records

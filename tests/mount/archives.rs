@@ -244,6 +244,10 @@ fn names_that_lead_out_or_collide_stay_in_the_archive() {
              z.writestr(name, 'content of ' + name[:20])",
     );
     let (_sandbox, mount, path) = mounted(&archive);
+    // Looked for before anybody looked into the archive: not found then, but now.
+    assert!(fs::metadata(path.join(".git")).is_err());
+    fs::metadata(path.join("twice")).unwrap();
+    assert!(fs::metadata(path.join(".git/config")).is_ok());
     let mut found = BTreeMap::new();
     walk(&path, &path, &mut found);
     let long = found.keys().find(|name| name.starts_with("nnn")).unwrap().clone();

@@ -134,6 +134,21 @@ fn going_back_begins_at_a_point_near() {
 }
 
 #[test]
+fn many_open_members_keep_few_decoders_and_all_read_on() {
+    let bytes = text(3_000_000);
+    let archive = Sample::of(&[Item::deflated("d", &bytes)]);
+    let memory: Arc<Memory> = Arc::default();
+    let first = open_in(&archive, 0, &memory).unwrap();
+    let handles: Vec<_> = (0..MOST_DECODERS + 20).map(|_| again(&first, &archive)).collect();
+    for at in [0, 100_000, 2_200_000, 2_300_000] {
+        for open in &handles {
+            assert!(read(open, at as u64, 1000).unwrap() == bytes[at..][..1000]);
+        }
+        assert!(memory.decoders.load(Ordering::Relaxed) <= MOST_DECODERS);
+    }
+}
+
+#[test]
 fn points_stay_few_in_a_large_member() {
     let memory: Arc<Memory> = Arc::default();
     let points = Points::new(Arc::clone(&memory));
@@ -217,12 +232,11 @@ fn encrypted_members_and_other_methods_are_refused_with_an_errno_that_tells() {
 #[test]
 fn a_small_member_is_one_read_of_the_archive() {
     let bytes = text(500_000);
-    for item in [Item::deflated("m", &bytes)] {
-        let counted = Counted::new(&Sample::of(&[item, Item::stored("other", &bytes)]));
-        let open = counted.open(&Arc::default());
-        read_all(&open).unwrap();
-        assert_eq!(counted.reads(), 1);
-    }
+    let items = [Item::deflated("m", &bytes), Item::stored("other", &bytes)];
+    let counted = Counted::new(&Sample::of(&items));
+    let open = counted.open(&Arc::default());
+    read_all(&open).unwrap();
+    assert_eq!(counted.reads(), 1);
 }
 
 #[test]
