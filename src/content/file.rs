@@ -77,7 +77,7 @@ impl Content {
             id,
             Reading {
                 pattern: super::readahead::Pattern::Fresh,
-                limit: self.size(),
+                limit: u64::MAX,
                 share: None,
                 since,
                 failed: None,

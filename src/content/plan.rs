@@ -83,7 +83,7 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
         return Some((Path::Whole, 0));
     }
     let (window, limit) = if ask.wants_all() {
-        (Some(FOR_ALL * width as u64), state.size)
+        (Some(FOR_ALL * width as u64), u64::MAX)
     } else {
         let reading = state.readers.get(&ask.reader)?;
         (
@@ -149,7 +149,7 @@ pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u6
     if width > 1 && !state.queued && state.waiters.iter().any(Ask::wants_all) {
         let gap = first_gap(state);
         let to = gap.saturating_add(FOR_ALL * width as u64);
-        start.append(&mut for_window(state, (gap, to), state.size, around));
+        start.append(&mut for_window(state, (gap, to), u64::MAX, around));
     }
     start
 }
@@ -377,7 +377,7 @@ mod tests {
             let reader = i as u64;
             let reading = Reading {
                 pattern: Pattern::Fresh,
-                limit: SIZE,
+                limit: u64::MAX,
                 share: None,
                 since: 0,
                 failed: None,

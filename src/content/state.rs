@@ -38,7 +38,7 @@ pub(super) enum Copy {
 pub(super) struct Reading {
     /// What its reads look like.
     pub(super) pattern: Pattern,
-    /// Where it will stop: nothing from there on is fetched for it before it is asked for.
+    /// Where it will stop, if before the end: nothing from there on is fetched for it before it is asked for.
     pub(super) limit: u64,
     /// Its part in the budget, while it reads on.
     pub(super) share: Option<Share>,
