@@ -38,6 +38,8 @@ pub struct MountSettings {
     pub read_ahead: u64,
     /// Bytes fetched before they are asked for, at most, for all readers together.
     pub memory: u64,
+    /// Let the kernel read verified files of the cache by itself, where it takes them.
+    pub passthrough: bool,
     /// Uploads at the same time.
     pub uploads: usize,
     /// Patterns for names of files that are never sent.
@@ -46,6 +48,9 @@ pub struct MountSettings {
     pub read_only: bool,
     /// Let other users in, as the modes say.
     pub allow_other: bool,
+    /// The repository did not answer when the mount was asked for: begin with what is known.
+    #[serde(default)]
+    pub begin_offline: bool,
     /// Options for the kernel, as after `-o`.
     pub options: Vec<String>,
 }

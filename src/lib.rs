@@ -1,7 +1,8 @@
 //! rdmfs mounts an InvenioRDM research-data repository as a file system.
 //!
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
-//! `repository`; `archives` is between `tree` and `content`. `error`, `config`, `history` and `status` are the ground, used by all.
+//! `repository`; `archives` is between `tree` and `content`.
+//! `error`, `config`, `history`, `memory` and `status` are the ground, used by all.
 
 pub mod archives;
 pub mod catalog;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod content;
 pub mod error;
 pub mod history;
+pub mod memory;
 pub mod mount;
 pub mod repository;
 pub mod staging;

@@ -3,7 +3,7 @@
 //! The types are both what the daemon writes and what the commands parse, so that they can't drift apart. [`Board`]
 //! holds what no floor owns: the last problems. Nothing here may hold a token or a signed link.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -39,8 +39,13 @@ pub struct Status {
     pub cache: Cache,
     /// Where written files wait for their upload.
     pub staging: PathBuf,
+    /// What was read since the mount began.
+    pub totals: Totals,
     /// The repository's rate limit, as last seen.
     pub rate_limit: Option<RateLimit>,
+    /// Whether the repository can't be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Offline>,
     /// Inode numbers that the kernel holds.
     pub inodes: u64,
     /// The last problems, newest last.
@@ -138,15 +143,31 @@ pub struct Download {
     pub have: u64,
     /// Bytes in all.
     pub size: u64,
-    /// Bytes a second, lately.
+    /// Bytes a second, over the last seconds.
     pub rate: u64,
+    /// Reads that wait for bytes of it.
+    #[serde(default)]
+    pub waiting: u64,
     /// What slows it down, if something does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
 }
 
+/// What was read since the mount began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Bytes that programs read and that were in the cache when they asked. What the kernel had is not counted.
+    pub from_cache: u64,
+    /// Bytes of files that were fetched.
+    pub from_network: u64,
+    /// Requests sent, of every kind.
+    pub requests: u64,
+}
+
 /// The cache of published bytes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cache {
     /// Its directory.
     pub directory: PathBuf,
@@ -156,6 +177,123 @@ pub struct Cache {
     pub limit: u64,
     /// Files in it, whole or in part.
     pub files: u64,
+    /// Open files of it that the kernel reads by itself.
+    pub handed_out: u64,
+    /// Whether `used` and `files` are all there is, and not only what came since the mount began.
+    pub counted: bool,
+    /// Bytes of files that stay until they are unpinned.
+    pub pinned: u64,
+    /// Bytes of its disk that it leaves free.
+    pub kept_free: u64,
+}
+
+/// A piece of work on the cache that was asked for, and how far it has come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Work {
+    /// By which the daemon knows it.
+    pub number: u64,
+    /// All is done and told.
+    pub finished: bool,
+    /// Files in all, as far as known.
+    pub files: u64,
+    /// Files done.
+    pub files_done: u64,
+    /// Bytes in all, as far as known.
+    pub bytes: u64,
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Bytes of the disk that came free.
+    pub freed: u64,
+    /// How many files became what.
+    pub counts: BTreeMap<Fate, u64>,
+    /// What became of single files: those that were named, and otherwise those of which there is something to say.
+    pub outcomes: Vec<Outcome>,
+    /// Why it could not be done.
+    pub error: String,
+    /// What can be done about that.
+    pub advice: String,
+}
+
+/// What became of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Its path in the mount, or, where that is not known, its checksum and size.
+    pub name: String,
+    /// Its MD5, if it has one.
+    pub md5: Option<String>,
+    /// Its size.
+    pub size: u64,
+    /// Bytes of it that are here.
+    pub have: u64,
+    /// All of it is here and was compared with its checksum.
+    pub verified: bool,
+    /// It stays until it is unpinned.
+    pub pinned: bool,
+    /// What was done.
+    pub fate: Fate,
+    /// Why, where that is not plain.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+}
+
+impl Outcome {
+    /// One with nothing else to say.
+    #[must_use]
+    pub fn new(name: &str, size: u64, fate: Fate) -> Self {
+        Outcome {
+            name: name.to_owned(),
+            md5: None,
+            size,
+            have: 0,
+            verified: false,
+            pinned: false,
+            fate,
+            reason: String::new(),
+        }
+    }
+}
+
+/// What can become of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// It came, and is right.
+    Fetched,
+    /// All of it was here.
+    Here,
+    /// Not all of it is here.
+    Partial,
+    /// It came, and is kept until the mount ends only.
+    Unkept,
+    /// What is here is right.
+    Sound,
+    /// Something was wrong and was dropped.
+    Dropped,
+    /// Its room was given back.
+    Freed,
+    /// It is open in a program, so it was left alone.
+    Open,
+    /// It is pinned, so it was left alone.
+    Pinned,
+    /// It may be dropped again when room is needed.
+    Unpinned,
+    /// There was nothing to do.
+    Absent,
+    /// It was not finished.
+    Stopped,
+    /// It failed.
+    Failed,
+}
+
+/// The repository can't be reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Offline {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When the oldest of what was shown since then was asked for, RFC 3339; nothing if nothing was shown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub known_at: Option<String>,
 }
 
 /// The repository's rate limit.

@@ -2,6 +2,8 @@
 //!
 //! `refused` and `settings` need no working mount; all that does is in `mounted` and `uploads`.
 
+#[path = "cli/cache.rs"]
+mod cache;
 #[path = "cli/machine.rs"]
 mod machine;
 #[path = "cli/mounted.rs"]

@@ -221,7 +221,8 @@ const MODES: [ContentMode; 4] = [
 fn every_kind_of_server_gives_the_right_bytes_once() {
     for mode in MODES {
         let world = World::new(mode, &[5 * MIB + 17]);
-        let store = world.store();
+        // How many ranges there are at once depends on how busy this machine is.
+        let store = world.store_with(|settings| settings.connections = 1);
         let reader = world.open(&store, 0);
         world.check_all(&reader, 0);
         assert!(reader.content().is_verified(), "{mode:?}");
@@ -231,7 +232,7 @@ fn every_kind_of_server_gives_the_right_bytes_once() {
             world.bytes_sent()
         );
         assert!(
-            world.downloads().len() <= 3,
+            world.downloads().len() <= 8,
             "{mode:?}: {:?}",
             world.sandbox.requests()
         );
@@ -313,7 +314,7 @@ fn random_readers_get_their_blocks_and_no_more() {
 #[test]
 fn a_reader_that_reads_on_earns_a_stream() {
     let world = World::new(ContentMode::Ranges, &[16 * MIB]);
-    let store = world.store();
+    let store = world.store_with(|settings| settings.connections = 1);
     let reader = world.open(&store, 0);
     // Slightly out of order, as the kernel asks.
     for pair in 0..64 {
@@ -325,14 +326,17 @@ fn a_reader_that_reads_on_earns_a_stream() {
         }
     }
     assert!(reader.content().is_verified());
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert!(world.bytes_sent() <= 16 * MIB);
 }
 
 #[test]
 fn a_stream_stays_within_its_window() {
     let world = World::new(ContentMode::Ranges, &[64 * MIB]);
-    let store = world.store_with(|settings| settings.window = 2 * MIB);
+    let store = world.store_with(|settings| {
+        settings.window = 2 * MIB;
+        settings.connections = 1;
+    });
     let reader = world.open(&store, 0);
     for offset in (0..4 * MIB).step_by(PIECE as usize) {
         world.check(&reader, 0, offset, PIECE);
@@ -345,7 +349,8 @@ fn a_stream_stays_within_its_window() {
     for offset in (4 * MIB..12 * MIB).step_by(PIECE as usize) {
         world.check(&reader, 0, offset, PIECE);
     }
-    assert!(world.sandbox.total() <= 4, "{:?}", world.sandbox.requests());
+    // Half a window each.
+    assert!(world.sandbox.total() <= 16, "{:?}", world.sandbox.requests());
 }
 
 /// A line on which one connection is slow: far away, and held back.
@@ -383,13 +388,13 @@ fn a_sequential_reader_is_fetched_for_over_parallel_ranges_and_every_byte_is_che
 }
 
 #[test]
-fn one_connection_is_one_stream() {
+fn over_one_connection_one_range_follows_the_other() {
     let world = World::new(ContentMode::Ranges, &[12 * MIB]);
     far_away(&world, 16 * MIB);
     let store = world.store_with(|settings| settings.connections = 1);
     let reader = world.open(&store, 0);
     assert_eq!(read_all_and_count(&world, &reader, 12 * MIB), 1);
-    assert!(world.sandbox.total() <= 3, "{:?}", world.sandbox.requests());
+    assert!(world.sandbox.total() <= 12, "{:?}", world.sandbox.requests());
     assert_eq!(world.bytes_sent(), 12 * MIB);
 }
 
@@ -435,6 +440,10 @@ fn ranges_that_come_out_of_order_are_checked_all_the_same() {
         .collect();
     assert!(!errors.is_empty() && errors.iter().all(|kind| *kind == Kind::Corrupt));
     assert!(!reader.content().is_verified());
+    drop(reader);
+    wait_for("nothing is kept of it", || {
+        files_below(&world.folder.path().join("cache/content")) == 0
+    });
 }
 
 #[test]
@@ -557,6 +566,87 @@ fn a_far_offset_of_a_server_without_ranges_costs_one_download_and_nothing_the_se
             Some("bytes=0-8388607".to_owned())
         ]
     );
+}
+
+#[test]
+fn without_ranges_a_reader_waits_for_its_own_bytes_only() {
+    let world = World::new(ContentMode::Ignored, &[24 * MIB]);
+    world.sandbox.knobs(|knobs| knobs.bandwidth = Some(8 * MIB));
+    let store = world.store();
+    let (far, near) = (world.open(&store, 0), world.open(&store, 0));
+    let told = ask(&far, 23 * MIB, 4096);
+    for offset in [0, 200 * KIB, MIB, 3 * MIB] {
+        world.check(&near, 0, offset, 4096);
+        assert!(told.try_recv().is_err(), "the stream is at {offset}");
+    }
+    assert!(told.recv_timeout(HANG).unwrap().unwrap() == world.expected(0, 23 * MIB, 4096));
+    assert_eq!(world.sandbox.total(), 1);
+}
+
+#[test]
+fn without_ranges_a_later_open_goes_on_from_the_cache() {
+    let world = World::new(ContentMode::Ignored, &[100 * MIB]);
+    world.sandbox.knobs(|knobs| knobs.bandwidth = Some(16 * MIB));
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    for offset in (0..3 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    drop(reader);
+    wait_for("the stream ends", || store.downloads().is_empty());
+    world.sandbox.reset_counts();
+    let reader = world.open(&store, 0);
+    for offset in (0..2 * MIB).step_by(PIECE as usize) {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    // What is there is read at once, and what is not is asked for from where it begins.
+    let first_missing = reader.content().size() - 1;
+    world.check(&reader, 0, first_missing, 1);
+    assert!(reader.content().is_verified());
+    let requests = world.sandbox.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    let range = requests[0].range.as_deref().unwrap();
+    let from: u64 = range["bytes=".len()..]
+        .split('-')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3 * MIB..100 * MIB).contains(&from), "{range}");
+}
+
+#[test]
+fn a_stream_that_breaks_is_asked_for_from_where_it_broke_and_skipped_through() {
+    let world = World::new(ContentMode::Ignored, &[6 * MIB]);
+    world.fault_once(Effect::ResetBody { after: 3 * MIB / 2 });
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    assert!(reader.content().is_verified());
+    let requests = world.sandbox.requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    let range = requests[1].range.as_deref().unwrap();
+    let from: u64 = range["bytes=".len()..]
+        .split('-')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=3 * MIB / 2).contains(&from), "{range}");
+    assert_eq!(requests[1].sent, 6 * MIB, "it was ignored");
+}
+
+#[test]
+fn a_reader_without_ranges_is_streamed_for_to_the_end_however_slowly_it_reads() {
+    let world = World::new(ContentMode::Ignored, &[24 * MIB]);
+    let store = world.store_with(|settings| settings.window = MIB);
+    let reader = world.open(&store, 0);
+    for offset in [0, PIECE, 2 * PIECE] {
+        world.check(&reader, 0, offset, PIECE);
+    }
+    // A stream that paused would be given up, and the next begin at the first byte.
+    wait_for("all of it", || reader.content().is_verified());
+    assert_eq!(world.sandbox.total(), 1);
 }
 
 #[test]
@@ -928,6 +1018,96 @@ fn a_byte_that_rots_on_disk_is_never_served() {
     assert!(reader.content().complete_file().is_some());
 }
 
+/// Reads from a complete copy, on this thread. `None` if it is not complete or not right.
+fn read_complete(reader: &Reader, offset: u64, length: u64) -> Option<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    let answer = move |bytes: Option<&[u8]>| tell.send(bytes.map(<[u8]>::to_vec)).unwrap();
+    reader.read_complete(offset, u32::try_from(length).unwrap(), &mut Vec::new(), answer);
+    told.recv_timeout(HANG).unwrap()
+}
+
+#[test]
+fn a_complete_copy_is_read_at_once_by_many_and_an_incomplete_one_is_not() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB + 77]);
+    let size = world.files[0].1.size();
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    read(&reader, 2 * MIB, PIECE).unwrap();
+    assert!(read_complete(&reader, 2 * MIB, PIECE).is_none());
+    world.check_all(&reader, 0);
+    drop(reader);
+    close(store);
+    let store = world.store();
+    world.sandbox.reset_counts();
+    // Pieces that share blocks, that end with the file, and that go over borders of blocks.
+    thread::scope(|scope| {
+        for step in [PIECE, PIECE, 100_000, 4096, MIB, 300_001] {
+            let reader = world.open(&store, 0);
+            let file = &world.files[0].1;
+            scope.spawn(move || {
+                for at in (0..size).step_by(step as usize) {
+                    // A block may be compared twice in vain only if the copy changes.
+                    let bytes = read_complete(&reader, at, step).or_else(|| read(&reader, at, step).ok());
+                    assert!(bytes.unwrap() == file.read_at(at, step as usize), "{at} {step}");
+                }
+                assert_eq!(read_complete(&reader, size, 10).unwrap(), b"");
+            });
+        }
+    });
+    assert_eq!(world.sandbox.total(), 0);
+}
+
+#[test]
+fn a_copy_that_changes_while_it_is_open_is_compared_again() {
+    let world = World::new(ContentMode::Ranges, &[4 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    world.check_all(&reader, 0);
+    let is_read_at_once = |at| read_complete(&reader, at, PIECE).is_some();
+    wait_for("the download has ended", || is_read_at_once(2 * MIB));
+    let copy = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(world.copy(0, "data"))
+        .unwrap();
+    let mut byte = [0];
+    copy.read_exact_at(&mut byte, 2 * MIB + 1).unwrap();
+    copy.write_all_at(&[!byte[0]], 2 * MIB + 1).unwrap();
+    assert!(is_read_at_once(MIB), "another block");
+    assert!(!is_read_at_once(2 * MIB));
+    world.check_all(&reader, 0);
+    wait_for("the download has ended", || is_read_at_once(2 * MIB));
+}
+
+#[test]
+fn only_what_was_compared_in_this_run_of_the_machine_is_handed_out() {
+    let world = World::new(ContentMode::Ranges, &[12 * MIB]);
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    assert!(reader.content().hand_out().is_none(), "it is not complete");
+    world.check_all(&reader, 0);
+    drop(reader.content().hand_out().expect("verified and untouched"));
+    drop(reader);
+    close(store);
+    // As after a restart, which gives the machine another number.
+    let map = fs::File::options()
+        .write(true)
+        .open(world.copy(0, "map"))
+        .unwrap();
+    map.write_all_at(&[7; 8], 52).unwrap();
+    world.sandbox.reset_counts();
+    let store = world.store();
+    let reader = world.open(&store, 0);
+    assert!(reader.content().hand_out().is_none(), "it is compared first");
+    wait_for("it is compared", || {
+        let handed_out = reader.content().hand_out();
+        assert_eq!(store.handed_out(), u64::from(handed_out.is_some()));
+        handed_out.is_some()
+    });
+    assert_eq!(store.handed_out(), 0);
+    assert_eq!(world.sandbox.total(), 0);
+}
+
 #[test]
 fn a_map_without_its_data_or_the_other_way_round_is_no_copy() {
     let world = World::new(ContentMode::Ranges, &[4 * MIB]);
@@ -1014,6 +1194,34 @@ fn a_file_larger_than_the_cache_can_be_read() {
         // And from the start again.
         world.check(&reader, 0, 0, PIECE);
         assert!(!reader.content().is_verified());
+    }
+}
+
+#[test]
+fn a_file_larger_than_the_cache_is_checked_as_it_passes() {
+    for mode in [ContentMode::Ranges, ContentMode::Ignored] {
+        for (limit, flipped) in [(6 * MIB, 0), (6 * MIB, 10 * MIB), (0, 24 * MIB - 1)] {
+            let world = World::new(mode, &[24 * MIB]);
+            world.fault(Effect::FlipByte { offset: flipped });
+            let store = world.store_with(|settings| {
+                settings.limit = limit;
+                settings.window = 3 * MIB;
+            });
+            let reader = world.open(&store, 0);
+            let mut errors = Vec::new();
+            for offset in (0..24 * MIB).step_by(PIECE as usize) {
+                errors.extend(read(&reader, offset, PIECE).err());
+            }
+            let kinds: Vec<Kind> = errors.iter().map(rdmfs::error::Error::kind).collect();
+            assert!(
+                kinds.contains(&Kind::Corrupt),
+                "{mode:?} with {limit}, at {flipped}: {kinds:?}"
+            );
+            drop(reader);
+            wait_for("nothing is kept of it", || {
+                files_below(&world.folder.path().join("cache/content")) == 0
+            });
+        }
     }
 }
 

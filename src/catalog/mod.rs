@@ -1,117 +1,73 @@
 //! What we know of the repository: records, drafts, lists of files, listings.
 //!
 //! Called by `tree/`; asks `repository/`. Listings fill it with the records they carry, so that walking a listing
-//! costs pages, not records. It never says what a thing is called in the tree.
+//! costs pages, not records. What is published is kept on disk too, for the next mount and for when the repository can't be
+//! reached. It never says what a thing is called in the tree.
 
+mod ask;
 mod document;
+mod entry;
+mod list;
+mod reach;
+mod store;
 pub(crate) mod timed;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::{FileEntry, Files, Owner, Record, RecordId};
+use crate::repository::model::{FileEntry, Owner, Record, RecordId};
 use crate::repository::{Repository, Search};
-use timed::{Lifetimes, Timed, Weigh};
+use entry::{FILE_WEIGHT, KnownFiles, Source};
+use reach::{Reach, Way};
+use store::{Store, Topic};
+use timed::{Lifetimes, Said, Timed, Weigh};
 
-/// The files of a record or draft.
-pub type FileList = Vec<FileEntry>;
+pub use entry::Entry;
+pub use list::FileList;
+pub use reach::{Offline, is_silence};
 
-/// What the tree needs of a record or draft.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its id; differs from the one asked for if that was a concept id.
-    pub id: RecordId,
-    /// Its title.
-    pub title: String,
-    /// When this version was published, or the draft begun.
-    pub created: Option<SystemTime>,
-    /// When the document last changed.
-    pub updated: Option<SystemTime>,
-    /// Whether all may read record and files.
-    pub is_open: bool,
-    /// Published at least once: a draft with it is an edit.
-    pub is_published: bool,
-    /// The revision of the document.
-    pub revision: Option<u64>,
-    /// Its `record.json`.
-    pub document: Bytes,
-    files: KnownFiles,
+/// A list that is shared with those who look at it.
+struct Listed {
+    files: Arc<FileList>,
+    asked: SystemTime,
 }
 
-/// What a record's document says of its files.
-#[derive(Clone, Debug)]
-enum KnownFiles {
-    /// All of them.
-    Listed(Arc<FileList>),
-    /// Nothing, and whoever wants to know has to ask for the list.
-    Unlisted,
-    /// Nothing, because this user may not see them.
-    Restricted,
-    /// Nothing, because this is a hit: the record itself says more. Its document is not the whole one.
-    LeftOut,
-}
-
-/// Where a document comes from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Single,
-    Hit,
-}
-
-impl Entry {
-    fn new(record: Record, source: Source) -> Self {
-        Entry {
-            document: document::render(record.document()),
-            files: match record.files {
-                Files::Disabled => KnownFiles::Listed(Arc::default()),
-                Files::Listed(entries) => KnownFiles::Listed(Arc::new(entries)),
-                Files::Unlisted if record.is_draft => KnownFiles::Unlisted,
-                Files::Unlisted if source == Source::Hit => KnownFiles::LeftOut,
-                // The record lists its files for those who may see them (API notes, section 2).
-                Files::Unlisted if !record.is_open => KnownFiles::Restricted,
-                Files::Unlisted => KnownFiles::Unlisted,
-            },
-            id: record.id,
-            title: record.title,
-            created: record.created,
-            updated: record.updated,
-            is_open: record.is_open,
-            is_published: record.is_published,
-            revision: record.revision,
+impl Listed {
+    fn now(files: impl Into<FileList>) -> Self {
+        Listed {
+            files: Arc::new(files.into()),
+            asked: SystemTime::now(),
         }
     }
 }
 
-/// A file entry with its key, MIME type and place in the list, in bytes of memory.
-const FILE_WEIGHT: usize = 200;
-
-impl Weigh for Entry {
-    fn weight(&self) -> usize {
-        let files = match &self.files {
-            KnownFiles::Listed(files) => files.len() * FILE_WEIGHT,
-            KnownFiles::Unlisted | KnownFiles::Restricted | KnownFiles::LeftOut => 0,
-        };
-        self.document.len() + self.title.len() + files
-    }
-}
-
-/// A list that is shared with those who look at it.
-struct Listed(Arc<FileList>);
-
 impl Weigh for Listed {
     fn weight(&self) -> usize {
-        self.0.len() * FILE_WEIGHT
+        self.files.len() * FILE_WEIGHT
     }
 }
 
-struct Ids(Vec<RecordId>);
+struct Ids {
+    ids: Vec<RecordId>,
+    asked: SystemTime,
+}
+
+impl Ids {
+    fn now(ids: Vec<RecordId>) -> Self {
+        Ids {
+            ids,
+            asked: SystemTime::now(),
+        }
+    }
+}
 
 impl Weigh for Ids {
     fn weight(&self) -> usize {
-        self.0.len() * 32
+        self.ids.len() * 32
     }
 }
 
@@ -124,9 +80,27 @@ pub struct Times {
     pub drafts: Duration,
 }
 
+/// Where what is known is kept, and whether it is all there is.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// The cache directory.
+    pub directory: PathBuf,
+    /// Whose view of the repository it is: what one user may see another may not.
+    pub account: String,
+    /// Bytes on disk at most; 0 keeps nothing.
+    pub limit: u64,
+}
+
 /// The catalog of one repository.
 pub struct Catalog {
     repository: Arc<Repository>,
+    /// For what is known already: nobody waits long for a newer state of it.
+    hasty: Repository,
+    times: Times,
+    store: Option<Store>,
+    reach: Arc<Reach>,
+    /// What was kept before this is to be asked for again.
+    kept_since: Mutex<SystemTime>,
     records: Timed<RecordId, Entry>,
     drafts: Timed<RecordId, Entry>,
     files: Timed<Owner, Listed>,
@@ -139,6 +113,12 @@ pub struct Catalog {
 const RECORDS_CAPACITY: usize = 32 << 20;
 /// Memory for each of the other tables.
 const CAPACITY: usize = 8 << 20;
+/// As long as an answer is waited for by who has an older one: large documents come slowly over slow lines, and every look
+/// waits for the first one after the network has gone.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// As long as something old counts that was shown because the repository can't be reached: when it answers again, that is
+/// seen soon.
+const STALE: Duration = Duration::from_secs(1);
 /// As long as a passing failure is repeated to those who ask again.
 const FAILED: Duration = Duration::from_secs(1);
 /// The page that `ls records` shows; the server's own default, and the most that Zenodo gives to guests.
@@ -149,9 +129,9 @@ const OWN_PAGE: u32 = 100;
 const OWN_PAGES: u32 = 20;
 
 impl Catalog {
-    /// An empty catalog.
+    /// A catalog that begins with what an earlier one has kept.
     #[must_use]
-    pub fn new(repository: Arc<Repository>, times: Times) -> Self {
+    pub fn new(repository: Arc<Repository>, times: Times, keeping: Option<&Keeping>) -> Self {
         // A record that is not there may be published any moment: asked again as soon as a draft would be.
         let records = Lifetimes {
             found: times.records,
@@ -164,7 +144,12 @@ impl Catalog {
             failed: FAILED,
         };
         Catalog {
+            hasty: repository.hasty(PATIENCE),
             repository,
+            times,
+            store: keeping.and_then(ask::open_store),
+            reach: Arc::default(),
+            kept_since: Mutex::new(SystemTime::UNIX_EPOCH),
             records: Timed::new(RECORDS_CAPACITY, records),
             drafts: Timed::new(CAPACITY, drafts),
             files: Timed::new(CAPACITY, records),
@@ -179,15 +164,13 @@ impl Catalog {
     /// # Errors
     /// `NotFound`, `Denied`, or what kept the repository from answering.
     pub fn record(&self, id: &RecordId) -> Result<Arc<Entry>> {
-        let enough = |entry: &Entry| !matches!(entry.files, KnownFiles::LeftOut);
-        let ask = || {
-            self.repository
-                .record(id)
-                .map(|record| Entry::new(record, Source::Single))
-        };
-        let entry = self.records.get_if(id, enough, ask)?;
+        let entry = self.records.get_if(id, Entry::is_whole, || self.ask_record(id))?;
         if entry.id != *id && self.records.current(&entry.id).is_none() {
-            self.records.put(&entry.id, Entry::clone(&entry));
+            let said = Said {
+                value: Arc::clone(&entry),
+                life: Some(self.records.life(id)),
+            };
+            self.records.put_said(&entry.id, said);
         }
         Ok(entry)
     }
@@ -195,7 +178,17 @@ impl Catalog {
     /// A record as far as it is known, without a request.
     #[must_use]
     pub fn known_record(&self, id: &RecordId) -> Option<Arc<Entry>> {
-        self.records.peek(id)
+        if let Some(entry) = self.records.peek(id) {
+            return Some(entry);
+        }
+        let entry = self.kept_record(id)?;
+        let life = self.life_left(entry.asked).unwrap_or_default();
+        let said = Said {
+            value: Arc::clone(&entry),
+            life: Some(life),
+        };
+        self.records.put_if_unknown(id, said);
+        Some(entry)
     }
 
     /// A draft.
@@ -204,8 +197,7 @@ impl Catalog {
     /// As for [`Catalog::record`].
     pub fn draft(&self, id: &RecordId) -> Result<Arc<Entry>> {
         self.drafts.get(id, || {
-            self.repository
-                .draft(id)
+            self.heard(self.repository.draft(id))
                 .map(|draft| Entry::new(draft, Source::Single))
         })
     }
@@ -231,20 +223,15 @@ impl Catalog {
                     }
                     KnownFiles::Unlisted | KnownFiles::LeftOut => {}
                 }
-                let ask = || {
-                    self.repository
-                        .record_files(id)
-                        .map(|files| Listed(Arc::new(files)))
-                };
-                self.files.get(owner, ask).map(|listed| Arc::clone(&listed.0))
+                self.files
+                    .get_if(owner, |_| true, || self.ask_files(id))
+                    .map(|listed| Arc::clone(&listed.files))
             }
             Owner::Draft(id) => {
-                let ask = || {
-                    self.repository
-                        .draft_files(id)
-                        .map(|files| Listed(Arc::new(files)))
-                };
-                self.draft_files.get(id, ask).map(|listed| Arc::clone(&listed.0))
+                let ask = || self.heard(self.repository.draft_files(id)).map(Listed::now);
+                self.draft_files
+                    .get(id, ask)
+                    .map(|listed| Arc::clone(&listed.files))
             }
         }
     }
@@ -255,9 +242,9 @@ impl Catalog {
         match owner {
             Owner::Record(id) => match &self.records.peek(id)?.files {
                 KnownFiles::Listed(files) => Some(Arc::clone(files)),
-                _ => self.files.peek(owner).map(|listed| Arc::clone(&listed.0)),
+                _ => self.files.peek(owner).map(|listed| Arc::clone(&listed.files)),
             },
-            Owner::Draft(id) => self.draft_files.peek(id).map(|listed| Arc::clone(&listed.0)),
+            Owner::Draft(id) => self.draft_files.peek(id).map(|listed| Arc::clone(&listed.files)),
         }
     }
 
@@ -278,20 +265,9 @@ impl Catalog {
     /// # Errors
     /// What kept the repository from answering.
     pub fn newest(&self) -> Result<Vec<RecordId>> {
-        let ask = || {
-            let search = Search {
-                sort: Some("newest"),
-                size: NEWEST,
-                ..Search::default()
-            };
-            let page = self.repository.search(&search)?;
-            Ok(Ids(page
-                .records
-                .into_iter()
-                .map(|record| self.learn_record(record))
-                .collect()))
-        };
-        self.newest.get(&(), ask).map(|ids| ids.0.clone())
+        self.newest
+            .get_if(&(), |_| true, || self.ask_newest())
+            .map(|newest| newest.ids.clone())
     }
 
     /// The user's drafts, edits of published records among them.
@@ -311,7 +287,7 @@ impl Catalog {
                     size: OWN_PAGE,
                     ..Search::default()
                 };
-                let page = self.repository.user_records(&search, None)?;
+                let page = self.heard(self.repository.user_records(&search, None))?;
                 ids.extend(
                     page.records
                         .into_iter()
@@ -322,20 +298,20 @@ impl Catalog {
                     break;
                 }
             }
-            Ok(Ids(ids))
+            Ok(Ids::now(ids))
         };
-        self.own_drafts.get(&(), ask).map(|ids| ids.0.clone())
+        self.own_drafts.get(&(), ask).map(|own| own.ids.clone())
     }
 
     /// A draft was made or changed here, and is this now.
     pub fn draft_saved(&self, record: Record) -> Arc<Entry> {
         let id = record.id.clone();
         self.own_drafts.change(&(), |known| {
-            let mut ids = known.0.clone();
+            let mut ids = known.ids.clone();
             if !ids.contains(&id) {
                 ids.push(id.clone());
             }
-            Ids(ids)
+            Ids { ids, ..*known }
         });
         self.drafts.put(&id, Entry::new(record, Source::Single))
     }
@@ -343,7 +319,11 @@ impl Catalog {
     /// A draft is gone.
     pub fn draft_discarded(&self, id: &RecordId) {
         self.own_drafts.change(&(), |known| {
-            Ids(known.0.iter().filter(|own| *own != id).cloned().collect())
+            let others = known.ids.iter().filter(|own| *own != id);
+            Ids {
+                ids: others.cloned().collect(),
+                ..*known
+            }
         });
         self.drafts.forget(id);
         self.draft_files.forget(id);
@@ -351,34 +331,19 @@ impl Catalog {
 
     /// A file of a draft was committed.
     pub fn file_committed(&self, draft: &RecordId, entry: &FileEntry) {
-        self.draft_files.change(draft, |listed| {
-            let mut files: FileList = listed
-                .0
-                .iter()
-                .filter(|file| file.key != entry.key)
-                .cloned()
-                .collect();
-            files.push(entry.clone());
-            Listed(Arc::new(files))
-        });
+        self.draft_files
+            .change(draft, |listed| Listed::now(listed.files.with(entry)));
     }
 
     /// A file of a draft is gone from the server.
     pub fn file_removed(&self, draft: &RecordId, key: &str) {
-        self.draft_files.change(draft, |listed| {
-            Listed(Arc::new(
-                listed
-                    .0
-                    .iter()
-                    .filter(|file| &*file.key != key)
-                    .cloned()
-                    .collect(),
-            ))
-        });
+        self.draft_files
+            .change(draft, |listed| Listed::now(listed.files.without(key)));
     }
 
     /// Asks anew for everything the next time: somebody changed things elsewhere.
     pub fn expire(&self) {
+        self.distrust_kept();
         self.records.expire();
         self.drafts.expire();
         self.files.expire();
@@ -391,6 +356,7 @@ impl Catalog {
     pub fn forget_files(&self, owner: &Owner) {
         match owner {
             Owner::Record(id) => {
+                self.distrust_kept();
                 self.records.forget(id);
                 self.files.forget(owner);
             }
@@ -405,7 +371,8 @@ impl Catalog {
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            self.records.put(&id, Entry::new(record, Source::Hit));
+            let entry = self.records.put(&id, self.renewed(record, Source::Hit));
+            self.keep_record(&id, &entry);
         }
         id
     }

@@ -11,6 +11,7 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 
 /// How much memory a value takes, roughly, in bytes.
 pub trait Weigh {
@@ -27,6 +28,23 @@ pub struct Lifetimes {
     pub refused: Duration,
     /// A passing failure: long enough that a program that asks in a loop doesn't become a load on the server.
     pub failed: Duration,
+}
+
+/// An answer, and for how long it counts as current if that is not as long as for any other.
+pub struct Said<V> {
+    /// The answer.
+    pub value: Arc<V>,
+    /// How long it is current.
+    pub life: Option<Duration>,
+}
+
+impl<V> From<V> for Said<V> {
+    fn from(value: V) -> Self {
+        Said {
+            value: Arc::new(value),
+            life: None,
+        }
+    }
 }
 
 /// The table. `K` asks, `V` answers.
@@ -97,7 +115,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
     /// # Errors
     /// What `ask` failed with, also for those who only waited for it.
     pub fn get(&self, key: &K, ask: impl Fn() -> Result<V>) -> Result<Arc<V>> {
-        self.get_if(key, |_| true, ask)
+        self.get_if(key, |_| true, || ask().map(Said::from))
     }
 
     /// As [`Timed::get`], where not every answer that is known is enough.
@@ -108,7 +126,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         &self,
         key: &K,
         enough: impl Fn(&V) -> bool,
-        ask: impl Fn() -> Result<V>,
+        ask: impl Fn() -> Result<Said<V>>,
     ) -> Result<Arc<V>> {
         for _ in 0..ROUNDS {
             match self.begin(key, &enough) {
@@ -124,14 +142,14 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
                         key,
                         flight: &flight,
                     };
-                    if let Some(answer) = landing.land(ask().map(Arc::new)) {
+                    if let Some(answer) = landing.land(ask()) {
                         return answer;
                     }
                 }
             }
         }
         // It changes faster than it can be asked for: what was true a moment ago has to do.
-        ask().map(Arc::new)
+        ask().map(|said| said.value)
     }
 
     fn begin(&self, key: &K, enough: impl Fn(&V) -> bool) -> Begun<V> {
@@ -179,8 +197,24 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         let value = Arc::new(value);
         let mut state = self.state.lock();
         state.overtake(key);
-        self.store(&mut state, key, Ok(Arc::clone(&value)));
+        self.store(&mut state, key, Ok(Arc::clone(&value)), None);
         value
+    }
+
+    /// Remembers something that was learned by the way, for as long as it says.
+    pub fn put_said(&self, key: &K, said: Said<V>) {
+        let mut state = self.state.lock();
+        state.overtake(key);
+        self.store(&mut state, key, Ok(said.value), said.life);
+    }
+
+    /// Remembers something older, unless more is known or asked by now.
+    pub fn put_if_unknown(&self, key: &K, said: Said<V>) {
+        let mut state = self.state.lock();
+        let is_known = state.known.peek(key).is_some_and(|known| known.answer.is_ok());
+        if !is_known && !state.flights.contains_key(key) {
+            self.store(&mut state, key, Ok(said.value), said.life);
+        }
     }
 
     /// Changes what is known, if it is, without making it any younger.
@@ -194,7 +228,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
             return;
         };
         let until = known.until;
-        self.store(&mut state, key, Ok(Arc::new(change(&old))));
+        self.store(&mut state, key, Ok(Arc::new(change(&old))), None);
         if let Some(known) = state.known.peek_mut(key) {
             known.until = until;
         }
@@ -220,7 +254,8 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         }
     }
 
-    fn store(&self, state: &mut State<K, V>, key: &K, answer: Result<Arc<V>>) {
+    fn store(&self, state: &mut State<K, V>, key: &K, answer: Result<Arc<V>>, life: Option<Duration>) {
+        let given = life;
         let (life, weight) = match &answer {
             Ok(value) => (self.lifetimes.found, value.weight() + OVERHEAD),
             Err(error) if error.kind().is_passing() => (self.lifetimes.failed, OVERHEAD),
@@ -228,7 +263,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         };
         let known = Known {
             answer,
-            until: Instant::now() + life,
+            until: Instant::now() + given.unwrap_or(life),
             weight,
         };
         state.weight += weight;
@@ -238,6 +273,7 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         // The newest stays even if it alone is over the capacity: somebody is about to use it.
         while state.weight > self.capacity && state.known.len() > 1 {
             if let Some((_, old)) = state.known.pop_lru() {
+                memory::freed(old.weight);
                 state.weight -= old.weight;
             }
         }
@@ -299,12 +335,14 @@ struct Landing<'a, K: Hash + Eq + Clone, V: Weigh> {
 
 impl<K: Hash + Eq + Clone, V: Weigh> Landing<'_, K, V> {
     /// The answer; `None` if it was overtaken.
-    fn land(self, answer: Result<Arc<V>>) -> Option<Result<Arc<V>>> {
+    fn land(self, answer: Result<Said<V>>) -> Option<Result<Arc<V>>> {
+        let life = answer.as_ref().ok().and_then(|said| said.life);
+        let answer = answer.map(|said| said.value);
         // While the table is held nobody can overtake it.
         let mut state = self.table.state.lock();
         let counts = self.flight.end(FlightState::Landed(answer.clone()));
         if counts {
-            self.table.store(&mut state, self.key, answer.clone());
+            self.table.store(&mut state, self.key, answer.clone(), life);
         }
         drop(state);
         counts.then_some(answer)
@@ -377,8 +415,18 @@ mod tests {
     fn an_answer_that_is_not_enough_is_asked_for_again() {
         let table = table(HOUR);
         table.put(&"a", 1);
-        assert_eq!(*table.get_if(&"a", |known| *known == 1, never).unwrap(), 1);
-        assert_eq!(*table.get_if(&"a", |known| *known == 2, || Ok(2)).unwrap(), 2);
+        assert_eq!(
+            *table
+                .get_if(&"a", |known| *known == 1, || never().map(Said::from))
+                .unwrap(),
+            1
+        );
+        assert_eq!(
+            *table
+                .get_if(&"a", |known| *known == 2, || Ok(Said::from(2)))
+                .unwrap(),
+            2
+        );
     }
 
     #[test]

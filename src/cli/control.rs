@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::cli::probe::{self, Answer, Said};
 use crate::cli::terminal;
@@ -20,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 /// How long a daemon that still says how it is may take for a command: stopping a running upload takes up to 90 s.
 const LONGEST: Duration = Duration::from_secs(120);
 /// No reply is longer.
-const REPLY_LIMIT: usize = 64 << 10;
+const REPLY_LIMIT: usize = 1 << 20;
 
 /// What the daemon says of the last command.
 #[derive(Deserialize)]
@@ -30,6 +31,9 @@ struct Reply {
     error: String,
     #[serde(default)]
     advice: String,
+    /// What else it says.
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 /// Sends one command and waits until it is done: as long as the daemon says how it is, for [`LONGEST`] at most.
@@ -37,6 +41,14 @@ struct Reply {
 /// # Errors
 /// What the daemon says of it, with its advice; `TimedOut` if it says nothing.
 pub fn send(mountpoint: &Path, line: &str) -> Result<()> {
+    ask(mountpoint, line).map(drop)
+}
+
+/// As [`send`], and returns what the daemon says besides that it is done.
+///
+/// # Errors
+/// As for [`send`].
+pub fn ask(mountpoint: &Path, line: &str) -> Result<Map<String, Value>> {
     let shown = mountpoint.display();
     let child = probe::start(&["tell".as_ref(), mountpoint.as_os_str(), line.as_ref()])?;
     let began = Instant::now();
@@ -58,17 +70,19 @@ pub fn send(mountpoint: &Path, line: &str) -> Result<()> {
     }
 }
 
-fn understand(mountpoint: &Path, said: &Said) -> Result<()> {
+fn understand(mountpoint: &Path, said: &Said) -> Result<Map<String, Value>> {
     let shown = mountpoint.display();
     let reply = serde_json::from_slice::<Reply>(&said.bytes).ok();
     match (said.code, reply) {
-        (Some(0), None | Some(Reply { ok: true, .. })) => Ok(()),
+        (Some(0), None) => Ok(Map::new()),
+        (Some(0), Some(Reply { ok: true, more, .. })) => Ok(more),
         (
             code,
             Some(Reply {
                 ok: false,
                 error,
                 advice,
+                ..
             }),
         ) => {
             let errno = code.filter(|&code| code != 0).unwrap_or(libc::EIO);
@@ -142,7 +156,7 @@ mod tests {
             bytes: reply.into(),
             code,
         };
-        understand(Path::new("/mnt"), &said)
+        understand(Path::new("/mnt"), &said).map(drop)
     }
 
     #[test]

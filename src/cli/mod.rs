@@ -5,6 +5,7 @@
 //! which serves the file system. Only here an error becomes an exit code.
 
 mod address;
+mod cache;
 mod control;
 mod doctor;
 mod fuse;
@@ -61,6 +62,7 @@ enum Command {
     Unmount(unmount::Arguments),
     Status(status::Arguments),
     Uploads(uploads::Arguments),
+    Cache(cache::Arguments),
     Doctor(doctor::Arguments),
     /// The small process that outlives the worker
     #[command(hide = true)]
@@ -103,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Mount(arguments) => done(mount::run(&arguments)),
         Command::Unmount(arguments) => done(unmount::run(&arguments)),
         Command::Status(arguments) => done(status::run(&arguments)),
+        Command::Cache(arguments) => done(cache::run(&arguments)),
         Command::Uploads(arguments) => done(uploads::run(&arguments)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),

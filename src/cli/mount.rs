@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::cli::probe::{self, Answer};
 use crate::cli::report::{self, Report};
+use crate::cli::server::Server;
 use crate::cli::settings::{SourceArgs, Sources};
 use crate::cli::sources::{self, Layer};
 use crate::cli::units::{Size, Span};
@@ -55,6 +56,9 @@ pub struct Arguments {
     /// Bytes fetched ahead for all readers together, shared evenly [default: 128M]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
+    /// Never let the kernel read cached files by itself, so that each block is compared with its checksum when it is read
+    #[arg(long)]
+    no_passthrough: bool,
     /// Files uploaded at the same time [default: 4]
     #[arg(long, value_name = "N")]
     uploads: Option<usize>,
@@ -110,10 +114,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let sources = Sources::read(layers, arguments.sources.profile.as_deref())?;
     sources.url()?;
     let mountpoint = mountpoint::prepare(&arguments.mountpoint)?;
-    let settings = sources.mount_settings(mountpoint)?;
+    let mut settings = sources.mount_settings(mountpoint)?;
     fuse::ready_to_mount(&settings.mountpoint, settings.allow_other)?;
     make_private_dir(&settings.state_dir)?;
     let server = server::check(&settings)?;
+    settings.begin_offline = server.offline.is_some();
     let message = format!(
         "mounted {} on {} ({}{})",
         settings.url,
@@ -126,7 +131,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut failed = None;
         let code = guard::guard(&settings, arguments.verbose, |report| {
             match report {
-                Report::Ready => terminal::say(&message),
+                Report::Ready => {
+                    terminal::say(&message);
+                    note_offline(&server);
+                }
                 Report::Failed { .. } => failed = report.clone().into_error(),
             }
             Ok(())
@@ -137,8 +145,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     start_in_background(&settings, &log_file, arguments.verbose)
         .map_err(|error| error.clone().with_advice(advice_with_log(&error, &log_file)))?;
     terminal::say(message);
+    note_offline(&server);
     note_beginnings(&settings.mountpoint);
     Ok(ExitCode::SUCCESS)
+}
+
+fn note_offline(server: &Server) {
+    if let Some(error) = &server.offline {
+        terminal::note(format_args!(
+            "the repository can't be reached, so what was known of published records is shown ({error})"
+        ));
+    }
 }
 
 /// What the daemon noticed when it started: a cache that another one uses, files that an earlier mount left.
@@ -189,6 +206,7 @@ impl Arguments {
             connections: self.connections,
             read_ahead: self.read_ahead,
             memory: self.memory,
+            passthrough: self.no_passthrough.then_some(false),
             uploads: self.uploads,
             junk: (!self.junk.is_empty()).then(|| self.junk.clone()),
             read_only: self.read_only.then_some(true),

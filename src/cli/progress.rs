@@ -209,8 +209,13 @@ fn view(seen: &[Seen<'_>], now: SystemTime) -> View {
                 .note
                 .as_ref()
                 .map(|note| format!("  {}", printable(note)));
+            let waiting = waiting_readers(download).map(|text| format!("  {text}"));
             bars.push(Bar {
-                text: format!("reading {name}{}", note.unwrap_or_default()),
+                text: format!(
+                    "reading {name}{}{}",
+                    waiting.unwrap_or_default(),
+                    note.unwrap_or_default()
+                ),
                 name: format!("download {name}"),
                 done: download.have.min(download.size),
                 total: download.size,
@@ -262,6 +267,16 @@ fn name(prefix: &str, upload: &Upload) -> String {
 #[must_use]
 pub fn file(upload: &Upload) -> String {
     format!("{}/{}", printable(&upload.draft), printable(&upload.key))
+}
+
+/// How many reads wait for bytes of a download, in words, if any do.
+#[must_use]
+pub fn waiting_readers(download: &Download) -> Option<String> {
+    match download.waiting {
+        0 => None,
+        1 => Some("1 read waits".into()),
+        waiting => Some(format!("{waiting} reads wait")),
+    }
 }
 
 /// What has changed since somebody looked last.
@@ -478,6 +493,7 @@ mod tests {
             have: 5,
             size: 9,
             rate: 1,
+            waiting: 3,
             note: Some("the server ignores ranges".into()),
         }];
         let seen = [Seen {
@@ -495,7 +511,11 @@ mod tests {
             bars,
             [
                 ("abc/a", 3, 10),
-                ("reading xyz/big.nc  the server ignores ranges", 5, 9)
+                (
+                    "reading xyz/big.nc  3 reads wait  the server ignores ranges",
+                    5,
+                    9
+                )
             ]
         );
         assert_eq!(

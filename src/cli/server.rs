@@ -1,20 +1,24 @@
 //! Whether the repository answers and takes the token: asked before a daemon is started, so that a wrong address or
 //! token is a plain error and not a mount that shows nothing.
 
+use crate::catalog::{Catalog, is_silence};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
+use crate::mount;
 use crate::repository::{Repository, Settings, Token};
 
 /// What a person wants to know of the connection.
 pub struct Server {
     /// Who we are there.
     pub user: &'static str,
+    /// Why it can't be reached, if what is known of it can be shown all the same.
+    pub offline: Option<Error>,
 }
 
 /// Asks the repository who it is and whether the token is good.
 ///
 /// # Errors
-/// If it can't be reached, is none, or does not take the token.
+/// If it can't be reached and nothing is known of it, is none, or does not take the token.
 pub fn check(settings: &MountSettings) -> Result<Server> {
     let repository = Repository::connect(Settings {
         url: settings.url.clone(),
@@ -23,14 +27,29 @@ pub fn check(settings: &MountSettings) -> Result<Server> {
         insecure: settings.insecure,
         ..Settings::default()
     })?;
-    repository.identify().map_err(connection_advice)?;
-    if settings.token.is_none() {
-        return Ok(Server {
-            user: "without a token: published records only",
+    let server = |user, offline| Server { user, offline };
+    let guest = "without a token: published records only";
+    let asked = repository
+        .identify()
+        .map_err(connection_advice)
+        .and_then(|_| match settings.token {
+            Some(_) => repository.check_token().map_err(token_advice),
+            None => Ok(()),
         });
+    match asked {
+        Ok(()) => Ok(server(
+            settings.token.as_ref().map_or(guest, |_| "signed in"),
+            None,
+        )),
+        Err(error) if is_silence(&error) && Catalog::is_kept(&mount::keeping(settings, repository.url())) => {
+            let user = settings
+                .token
+                .as_ref()
+                .map_or(guest, |_| "with a token that is not checked");
+            Ok(server(user, Some(error)))
+        }
+        Err(error) => Err(error),
     }
-    repository.check_token().map_err(token_advice)?;
-    Ok(Server { user: "signed in" })
 }
 
 /// Advice that fits the commands there are.

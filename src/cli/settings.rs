@@ -235,10 +235,12 @@ impl Sources {
                 READ_AHEAD.max(READ_AHEAD_EACH * connections as u64),
             ),
             memory: size(|layer| layer.memory, MEMORY),
+            passthrough: self.get(|layer| layer.passthrough).unwrap_or(true),
             uploads: self.count("uploads", |layer| layer.uploads)?,
             junk,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
+            begin_offline: false,
             options: self
                 .layers
                 .iter()
@@ -274,6 +276,18 @@ fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
             "WARNING: {url} is not encrypted; anybody on the way can read the token. Use https:// if the server has it"
         ));
     }
+}
+
+/// Every directory in which a repository's cache may be, unless another was given.
+///
+/// # Errors
+/// If there is no home.
+pub fn cache_dirs() -> Result<Vec<PathBuf>> {
+    let base = user_dir("XDG_CACHE_HOME", ".cache", "/var/cache")?;
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    Ok(found)
 }
 
 fn user_state() -> Result<PathBuf> {

@@ -51,6 +51,8 @@ pub struct Layer {
     pub uploads: Option<usize>,
     /// Patterns for names of files that are never sent, instead of the built-in ones.
     pub junk: Option<Vec<String>>,
+    /// Let the kernel read verified files of the cache by itself.
+    pub passthrough: Option<bool>,
     /// Refuse every write.
     pub read_only: Option<bool>,
     /// Let other users in.
@@ -243,6 +245,7 @@ pub fn mount_options(options: &[String]) -> Result<Layer> {
             "ro" => layer.read_only = Some(true),
             "rw" => layer.read_only = Some(false),
             "allow_other" => layer.allow_other = Some(true),
+            "no_passthrough" => layer.passthrough = Some(false),
             "insecure" => layer.insecure = Some(true),
             "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "atime" | "noatime" | "sync"
             | "async" | "dirsync" => layer.kernel.push(name.into()),

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cli::mountinfo::{self, Mount};
 use crate::cli::probe::{self, Answer};
+use crate::cli::terminal::printable;
 use crate::cli::units::Size;
 use crate::cli::{progress, terminal, watch};
 use crate::error::Result;
-use crate::status::{Status, Upload, UploadState};
+use crate::status::{Download, Status, Upload, UploadState};
 
 /// Show what is mounted, what is being uploaded and downloaded, and the last problems
 #[derive(Args)]
@@ -111,32 +112,19 @@ fn status_text(head: &str, status: &Status) -> String {
         "{head}\n  {user}{mode}, since {}, pid {}",
         status.started, status.pid
     );
-    text.push_str(&uploads_text(&status.uploads));
-    for download in &status.downloads {
-        let _ = write!(
-            text,
-            "  download: {}  {} of {}, {}/s",
-            download.file,
-            Size(download.have),
-            Size(download.size),
-            Size(download.rate)
-        );
-        text.push_str(
-            &download
-                .note
-                .as_ref()
-                .map_or("\n".into(), |note| format!("  {note}\n")),
-        );
+    if let Some(offline) = &status.offline {
+        let shown = match &offline.known_at {
+            Some(time) => format!(", showing what was known at {time}"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "  offline since {}{shown}", offline.since);
     }
-    let cache = &status.cache;
-    let _ = writeln!(
-        text,
-        "  cache: {} of {} in {} files, {}",
-        Size(cache.used),
-        Size(cache.limit),
-        cache.files,
-        cache.directory.display()
-    );
+    text.push_str(&uploads_text(&status.uploads));
+    status
+        .downloads
+        .iter()
+        .for_each(|download| text.push_str(&download_line(download)));
+    text.push_str(&cache_text(status));
     if let Some(limit) = &status.rate_limit {
         let _ = writeln!(
             text,
@@ -152,6 +140,41 @@ fn status_text(head: &str, status: &Status) -> String {
         );
     }
     text
+}
+
+fn download_line(download: &Download) -> String {
+    let waiting = progress::waiting_readers(download).map_or_else(String::new, |text| format!(", {text}"));
+    let note = download
+        .note
+        .as_deref()
+        .map(|note| format!("  {}", printable(note)));
+    format!(
+        "  download: {}  {} of {}, {}/s{waiting}{}\n",
+        printable(&download.file),
+        Size(download.have),
+        Size(download.size),
+        Size(download.rate),
+        note.unwrap_or_default()
+    )
+}
+
+fn cache_text(status: &Status) -> String {
+    let (cache, totals) = (&status.cache, &status.totals);
+    let counting = if cache.counted { "" } else { " (still counting)" };
+    let pinned = match cache.pinned {
+        0 => String::new(),
+        bytes => format!(", {} pinned", Size(bytes)),
+    };
+    format!(
+        "  cache: {} of {} in {} files{counting}{pinned}, {}\n  read: {} from the cache, {} from the network; {} requests\n",
+        Size(cache.used),
+        Size(cache.limit),
+        cache.files,
+        cache.directory.display(),
+        Size(totals.from_cache),
+        Size(totals.from_network),
+        totals.requests
+    )
 }
 
 /// What is on its way, and apart from it what waits for a decision, with the commands to decide by.
@@ -245,7 +268,9 @@ mod tests {
             downloads: Vec::new(),
             cache: Cache::default(),
             staging: "/state".into(),
+            totals: crate::status::Totals::default(),
             rate_limit: None,
+            offline: None,
             inodes: 1,
             problems: Vec::new(),
         };
@@ -253,6 +278,37 @@ mod tests {
         assert!(text.contains("abcde-12345/a.csv"), "{text}");
         assert!(text.contains("refused: Bucket quota exceeded."), "{text}");
     }
+
+    #[test]
+    fn a_download_is_shown_with_its_speed_who_waits_and_why_it_is_slow() {
+        let status = Status {
+            downloads: vec![Download {
+                file: "big.nc of record abcde-12345".into(),
+                have: 5 << 20,
+                size: 9 << 20,
+                rate: 1 << 20,
+                waiting: 2,
+                note: Some("the server ignores ranges: reading from the start".into()),
+            }],
+            cache: Cache {
+                pinned: 1 << 20,
+                ..Cache::default()
+            },
+            totals: crate::status::Totals {
+                from_cache: 3 << 20,
+                from_network: 5 << 20,
+                requests: 12,
+            },
+            ..Status::default()
+        };
+        let text = status_text("https://example.org on /mnt", &status);
+        let line = "download: big.nc of record abcde-12345  5.0 MiB of 9.0 MiB, 1.0 MiB/s, 2 reads wait  the server ignores";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("(still counting), 1.0 MiB pinned"), "{text}");
+        let line = "read: 3.0 MiB from the cache, 5.0 MiB from the network; 12 requests";
+        assert!(text.contains(line), "{text}");
+    }
+
     fn upload(id: u64, state: UploadState) -> Upload {
         Upload {
             id,

@@ -13,14 +13,19 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::stamp::{self, Stamp};
+
 /// The unit of fetching, checking and dropping.
 pub(super) const BLOCK: u64 = 256 * 1024;
 
 const MAGIC: &[u8; 8] = b"rdmfs-bk";
-const VERSION: u32 = 1;
-/// Magic, version, block size, file size, flags; the rest is zero.
-const HEADER: u64 = 64;
+const VERSION: u32 = 2;
+/// Magic, version, block size, file size, flags, whose copy it is, and the data file's stamp when it was found right.
+const HEADER: u64 = 96;
 const FLAGS_AT: u64 = 24;
+const NAME_AT: u64 = 32;
+const NAME_END: u64 = 48;
+const STAMP_AT: u64 = HEADER - stamp::LENGTH as u64;
 const VERIFIED: u32 = 1;
 const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
@@ -91,6 +96,11 @@ impl Presence {
     pub(super) fn trust(&mut self, block: u64) {
         let (word, bit) = Self::at(block);
         self.trusted[word] |= bit & self.present[word];
+    }
+
+    /// No block counts as checked any more.
+    pub(super) fn distrust(&mut self) {
+        self.trusted.fill(0);
     }
 
     /// The block is no longer there. Tells whether it was.
@@ -183,6 +193,36 @@ pub(super) struct Found {
     pub(super) verified: bool,
 }
 
+/// What the map of a copy says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peeked {
+    /// The file's size.
+    pub(super) size: u64,
+    /// Bytes that are there.
+    pub(super) have: u64,
+    /// It is whole, and was compared with its checksum.
+    pub(super) is_verified: bool,
+}
+
+/// Looks at a copy without opening it for use. `None` if there is none, or what is there is of no use.
+pub(super) fn peek(names: &Names) -> Option<Peeked> {
+    let map = File::open(&names.map).ok()?;
+    let data = fs::metadata(&names.data).ok()?;
+    let mut header = [0; HEADER as usize];
+    map.read_exact_at(&mut header, 0).ok()?;
+    let size = data.len();
+    let is_whole = map.metadata().ok()?.len() == HEADER + blocks_in(size) * ENTRY;
+    if !is_whole || !is_header_of(&header, names, size) {
+        return None;
+    }
+    let presence = read_presence(&map, size).ok()?;
+    Some(Peeked {
+        size,
+        have: presence.bytes(),
+        is_verified: presence.missing() == 0 && header[FLAGS_AT as usize] & VERIFIED as u8 != 0,
+    })
+}
+
 /// The open files of one copy.
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -228,7 +268,7 @@ impl Blocks {
             return Ok(None);
         }
         map.read_exact_at(&mut header, 0)?;
-        if header[..FLAGS_AT as usize] != header_for(size)[..FLAGS_AT as usize] {
+        if !is_header_of(&header, names, size) {
             return Ok(None);
         }
         let verified = header[FLAGS_AT as usize] & VERIFIED as u8 != 0;
@@ -268,7 +308,7 @@ impl Blocks {
         data.set_len(size)?;
         let map = create(&names.map)?;
         map.set_len(HEADER + blocks_in(size) * ENTRY)?;
-        map.write_all_at(&header_for(size), 0)?;
+        map.write_all_at(&header_for(names, size), 0)?;
         Ok(Blocks {
             data,
             map,
@@ -302,10 +342,32 @@ impl Blocks {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Notes that the whole was compared with its checksum, or that this no longer holds.
+    /// Notes that the whole was compared with its checksum, and the data file as it is now; or that this no longer holds.
     pub(super) fn set_verified(&self, verified: bool) -> io::Result<()> {
         let flags = if verified { VERIFIED } else { 0 };
-        self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)
+        self.map.write_all_at(&flags.to_le_bytes(), FLAGS_AT)?;
+        if verified {
+            self.keep_stamp(self.stamp()?)
+        } else {
+            self.map.write_all_at(&[0; stamp::LENGTH], STAMP_AT)
+        }
+    }
+
+    /// The data file as it is now.
+    pub(super) fn stamp(&self) -> io::Result<Stamp> {
+        Stamp::of(&self.data)
+    }
+
+    /// Notes that all blocks were found right when the data file had this stamp or later.
+    pub(super) fn keep_stamp(&self, stamp: Stamp) -> io::Result<()> {
+        self.map.write_all_at(&stamp.to_bytes(), STAMP_AT)
+    }
+
+    /// Whether all its blocks were found right when the data file had this stamp.
+    pub(super) fn is_right_with(&self, stamp: Stamp) -> io::Result<bool> {
+        let mut kept = [0; stamp::LENGTH];
+        self.map.read_exact_at(&mut kept, STAMP_AT)?;
+        Ok(stamp.is_in(&kept))
     }
 
     /// Reads `length` bytes, which the caller knows to be there.
@@ -323,10 +385,13 @@ impl Blocks {
         Ok(bytes)
     }
 
+    /// As [`Blocks::read`], into a buffer that is used again and again.
+    pub(super) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.data.read_exact_at(buffer, offset)
+    }
+
     /// Reads a whole block and compares it with the CRC in the map.
     pub(super) fn read_checked(&self, block: u64) -> Result<Vec<u8>, ReadFault> {
-        let mut entry = [0; ENTRY as usize];
-        self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let (start, end) = span_of(block, self.size);
         // A block has at most 256 KiB.
         let bytes = match self.read(start, (end - start) as usize) {
@@ -335,11 +400,19 @@ impl Blocks {
             }
             other => other?,
         };
+        self.compare(block, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Compares a whole block, as read from the disk, with the CRC in the map.
+    pub(super) fn compare(&self, block: u64, bytes: &[u8]) -> Result<(), ReadFault> {
+        let mut entry = [0; ENTRY as usize];
+        self.map.read_exact_at(&mut entry, HEADER + block * ENTRY)?;
         let mut expected = [0; ENTRY as usize];
-        expected[..4].copy_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        expected[..4].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
         expected[4..].copy_from_slice(&MARK.to_le_bytes());
         if entry == expected {
-            Ok(bytes)
+            Ok(())
         } else {
             Err(ReadFault::Damaged(block))
         }
@@ -366,12 +439,25 @@ impl Blocks {
     }
 }
 
-fn header_for(size: u64) -> [u8; HEADER as usize] {
+/// Whether a map's header is that of the copy with these names: a map that came under another's name describes blocks that
+/// are as they were written, and another file's.
+fn is_header_of(header: &[u8; HEADER as usize], names: &Names, size: u64) -> bool {
+    let expected = header_for(names, size);
+    let parts = [0..FLAGS_AT as usize, NAME_AT as usize..NAME_END as usize];
+    parts
+        .into_iter()
+        .all(|part| header[part.clone()] == expected[part])
+}
+
+fn header_for(names: &Names, size: u64) -> [u8; HEADER as usize] {
     let mut header = [0; HEADER as usize];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header[12..16].copy_from_slice(&(BLOCK as u32).to_le_bytes());
     header[16..24].copy_from_slice(&size.to_le_bytes());
+    let name = names.map.file_name().unwrap_or_default();
+    let digest = <md5::Md5 as md5::Digest>::digest(name.as_encoded_bytes());
+    header[NAME_AT as usize..NAME_END as usize].copy_from_slice(&digest);
     header
 }
 

@@ -1,7 +1,7 @@
-//! One budget for all that is fetched before it is asked for, shared evenly by the readers that read on.
+//! One budget for all that is fetched before it is asked for: what is on its way or there, and not yet read.
 //!
-//! Held by `state.rs` for each such reader. Nothing is locked: a share is looked at anew with every read, so that one more
-//! reader makes the others' windows smaller with their next read.
+//! Held by `state.rs` for each reader that reads on. Nothing is locked: a share is looked at anew with every read, so that
+//! one more reader makes the others' windows smaller with their next read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use super::blocks::BLOCK;
 pub(super) struct Budget {
     bytes: u64,
     takers: AtomicU64,
+    /// Bytes ahead of all takers.
+    ahead: AtomicU64,
 }
 
 impl Budget {
@@ -21,42 +23,67 @@ impl Budget {
         Arc::new(Budget {
             bytes,
             takers: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
         })
     }
 
     /// One more reader takes part.
     pub(super) fn join(self: &Arc<Self>) -> Share {
         self.takers.fetch_add(1, Ordering::Relaxed);
-        Share(Arc::clone(self))
+        Share {
+            budget: Arc::clone(self),
+            ahead: 0,
+        }
     }
 
     /// What a reader that does not take part yet would get.
     pub(super) fn next(&self) -> u64 {
-        self.split(self.takers.load(Ordering::Relaxed) + 1)
+        let others = self.ahead.load(Ordering::Relaxed);
+        self.split(self.takers.load(Ordering::Relaxed) + 1, others)
     }
 
-    /// Less than a block is nothing: such readers get what they ask for, when they ask.
-    fn split(&self, takers: u64) -> u64 {
-        Some(self.bytes / takers.max(1))
-            .filter(|share| *share >= BLOCK)
-            .unwrap_or(0)
+    /// What one of so many may have ahead if the others have so much: what they leave, but for the even part of one who
+    /// wants more. Who has more than its even part gives it back by reading it. Less than a block is nothing: such
+    /// readers get what they ask for, when they ask.
+    fn split(&self, takers: u64, others: u64) -> u64 {
+        let even = self.bytes / takers.max(1);
+        let free = self.bytes.saturating_sub(others);
+        let kept_for_another = if takers > 1 { even } else { 0 };
+        let part = even.max(free.saturating_sub(kept_for_another)).min(free);
+        if part >= BLOCK { part } else { 0 }
     }
 }
 
 /// A reader's part in the budget, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Share(Arc<Budget>);
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    ahead: u64,
+}
 
 impl Share {
-    /// How many bytes it is now.
+    /// How many bytes may be ahead of it now.
     pub(super) fn bytes(&self) -> u64 {
-        self.0.split(self.0.takers.load(Ordering::Relaxed))
+        let all = self.budget.ahead.load(Ordering::Relaxed);
+        let takers = self.budget.takers.load(Ordering::Relaxed);
+        self.budget.split(takers, all.saturating_sub(self.ahead))
+    }
+
+    /// So many are.
+    pub(super) fn count(&mut self, ahead: u64) {
+        if ahead >= self.ahead {
+            self.budget.ahead.fetch_add(ahead - self.ahead, Ordering::Relaxed);
+        } else {
+            self.budget.ahead.fetch_sub(self.ahead - ahead, Ordering::Relaxed);
+        }
+        self.ahead = ahead;
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.0.takers.fetch_sub(1, Ordering::Relaxed);
+        self.count(0);
+        self.budget.takers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -64,19 +91,60 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
+    /// Each in turn takes all it may, over and over, as if it had read what it had.
+    fn all_take(shares: &mut [Share], times: usize) {
+        for _ in 0..times {
+            for share in shares.iter_mut() {
+                let bytes = share.bytes();
+                share.count(bytes);
+            }
+        }
+    }
+
+    fn total(budget: &Budget) -> u64 {
+        budget.ahead.load(Ordering::Relaxed)
+    }
+
     #[test]
-    fn shares_are_even_never_exceed_the_budget_and_come_back() {
+    fn shares_become_even_never_exceed_the_budget_and_come_back() {
         let budget = Budget::new(100 * BLOCK);
         let mut shares = Vec::new();
-        for takers in 1..=300 {
+        for takers in 1..=50 {
             shares.push(budget.join());
-            assert!(shares.iter().all(|share| share.bytes() == shares[0].bytes()));
-            assert!(shares[0].bytes() * takers <= 100 * BLOCK);
+            all_take(&mut shares, 1);
+            assert!(total(&budget) <= 100 * BLOCK, "{takers}");
         }
-        assert_eq!(shares[0].bytes(), 0, "less than a block is nothing");
-        shares.truncate(2);
-        assert_eq!(shares[0].bytes(), 50 * BLOCK);
+        all_take(&mut shares, 500);
+        assert!(total(&budget) <= 100 * BLOCK);
+        let even = 2 * BLOCK;
+        assert!(
+            shares
+                .iter()
+                .all(|share| (even / 2..=even * 2).contains(&share.ahead)),
+            "{:?}",
+            shares.iter().map(|share| share.ahead).collect::<Vec<_>>()
+        );
         drop(shares);
+        assert_eq!(total(&budget), 0);
         assert_eq!(budget.next(), 100 * BLOCK);
+    }
+
+    #[test]
+    fn what_an_idle_reader_does_not_use_is_the_others() {
+        let budget = Budget::new(100 * BLOCK);
+        let mut idle: Vec<Share> = (0..9).map(|_| budget.join()).collect();
+        for share in &mut idle {
+            share.count(2 * BLOCK);
+        }
+        let reader = budget.join();
+        assert_eq!(reader.bytes(), (100 - 18 - 10) * BLOCK);
+    }
+
+    #[test]
+    fn less_than_a_block_is_nothing() {
+        let budget = Budget::new(100 * BLOCK);
+        let mut one = budget.join();
+        one.count(100 * BLOCK);
+        assert_eq!(budget.next(), 0);
     }
 }

@@ -113,10 +113,11 @@ impl Flow {
         }
     }
 
-    /// Whether the rest comes within a round trip, going by what came so far. A block more, as bytes come in batches.
+    /// Whether the rest comes within a round trip, going by what came so far. A little more, as bytes come in batches and
+    /// asking takes time too.
     fn is_last_round_trip(&self, rest: u64) -> bool {
         let rate = self.bytes as f64 / self.since.elapsed().as_secs_f64().max(0.001);
-        rest as f64 <= rate * self.latency.as_secs_f64() + BLOCK as f64
+        rest as f64 <= rate * self.latency.as_secs_f64() * 1.25 + BLOCK as f64
     }
 }
 
@@ -182,7 +183,6 @@ impl<'a> Fetcher<'a> {
         let Some(blocks) = self.content.copy_to_fill(self.generation)? else {
             return Ok(());
         };
-        self.have_it_hashed(&blocks);
         let mut failures = 0;
         let mut last_progress = Instant::now();
         loop {
@@ -236,20 +236,13 @@ impl<'a> Fetcher<'a> {
         let count = blocks_in(self.size);
         let limit = match path {
             Path::Part { last } | Path::Range { last } => last + 1,
-            Path::Ahead | Path::Whole => count,
+            Path::Whole => count,
         };
         let from = match &self.filler {
             Some(filler) => filler.position(),
             None => {
                 let block = state.next_unclaimed(position.div_ceil(BLOCK), self.id)?;
-                let meets_another = path == Path::Ahead
-                    && (state.is_held(block, self.id)
-                        || state.fetches.iter().any(|other| {
-                            other.id != self.id
-                                && !matches!(other.path, Path::Part { .. })
-                                && state.comes_by(other, block * BLOCK)
-                        }));
-                if block >= limit || meets_another {
+                if block >= limit {
                     return None;
                 }
                 block * BLOCK
@@ -270,6 +263,7 @@ impl<'a> Fetcher<'a> {
         let mut flow = Flow::begin(asked.elapsed());
         self.store.answered(download.host(), flow.latency);
         let (mut offset, end) = self.check_answer(request, want.is_some(), &download)?;
+        self.have_it_hashed(blocks);
         loop {
             if !self.may_go_on() {
                 return Err(Break::Stop);
@@ -293,6 +287,7 @@ impl<'a> Fetcher<'a> {
                 return Err(Break::Failed(self.changed(format!("more than {end} bytes came"))));
             }
             self.received += length;
+            self.store.tally().fetched(length);
             self.take(offset, &piece, blocks)?;
             offset += length;
             flow.bytes += length;
@@ -373,10 +368,13 @@ impl<'a> Fetcher<'a> {
         fetch.answered = true;
         match download.coverage {
             Coverage::Part { .. } => {
-                if fetch.path == Path::Whole {
-                    fetch.path = Path::Ahead;
-                }
                 fetch.note = None;
+                if fetch.path == Path::Whole {
+                    let path = plan::cut(&state, from);
+                    if let Some(fetch) = state.fetch(self.id) {
+                        fetch.path = path;
+                    }
+                }
             }
             Coverage::Whole { .. } if other_whole => {
                 // Everybody waits for that one, which taught the same.
@@ -399,6 +397,7 @@ impl<'a> Fetcher<'a> {
         }
         drop(state);
         self.content.replan();
+        self.content.plan_ahead();
         Ok((from, end))
     }
 
@@ -408,20 +407,15 @@ impl<'a> Fetcher<'a> {
             return false;
         }
         let mut state = self.content.lock();
-        let is_whole = state
-            .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Whole);
-        let next_block = offset.div_ceil(BLOCK);
-        let is_stream = state
-            .fetch(self.id)
-            .is_some_and(|fetch| fetch.path == Path::Ahead);
-        if is_stream && state.is_held(next_block, self.id) {
+        let Some(path) = state.fetch(self.id).map(|fetch| fetch.path) else {
             return true;
-        }
-        let next = if is_whole {
-            state.presence.next_missing(offset / BLOCK)
-        } else {
-            state.next_unclaimed(offset / BLOCK, self.id)
+        };
+        let is_whole = path == Path::Whole;
+        let next = match path {
+            Path::Whole => state.presence.next_missing(offset / BLOCK),
+            Path::Part { last } | Path::Range { last } => state
+                .next_unclaimed(offset / BLOCK, self.id)
+                .filter(|block| *block <= last),
         };
         next.is_none_or(|block| {
             let next = block * BLOCK;
@@ -430,7 +424,8 @@ impl<'a> Fetcher<'a> {
         })
     }
 
-    /// Whether to go on; waits while the readers are far behind.
+    /// Whether to go on. A stream of the whole file waits while its readers are far behind, and while too many of the kind
+    /// go on that nobody waits for.
     fn may_go_on(&mut self) -> bool {
         let mut paused: Option<Instant> = None;
         let mut state = self.content.lock();
@@ -446,17 +441,17 @@ impl<'a> Fetcher<'a> {
                     if self.may_run_ahead {
                         return true;
                     }
+                    paused = None;
                 }
                 Verdict::Enough => {
                     if std::mem::take(&mut self.may_run_ahead) {
                         self.store.end_ahead();
                     }
+                    let since = *paused.get_or_insert_with(Instant::now);
+                    if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
+                        return false;
+                    }
                 }
-            }
-            let since = *paused.get_or_insert_with(Instant::now);
-            self.store.paused();
-            if since.elapsed() > LONGEST_PAUSE || self.store.is_contended() {
-                return false;
             }
             self.content.wait(&mut state, LOOK);
         }

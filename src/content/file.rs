@@ -1,17 +1,17 @@
-//! One file's bytes and its open readers: reads that are answered from disk or wait, and what becomes of them.
+//! One file's bytes: reads that are answered from disk or wait, and what becomes of them.
 //!
 //! `mount/` and `staging/` call `Content` and `Reader`; `fetch.rs` calls the rest when bytes came or a download ended.
 //! A reply must never be called, and neither network nor file data waited for, under the lock.
 
-use std::fs::File;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::blocks::{BLOCK, Blocks, Names, ReadFault};
 use super::plan;
-use super::state::{Ask, Copy, Path, Purpose, ReadReply, Reading, State};
+use super::reader::Reader;
+use super::state::{Ask, Copy, Path, Reading, State};
 use super::{DownloadStatus, Identity, Result, Store, View};
 use crate::error::{Error, Kind};
 use crate::repository::model::{FilePlace, Owner};
@@ -39,8 +39,10 @@ impl Content {
     /// Nothing is opened yet.
     pub(super) fn new(store: Arc<Store>, identity: Identity, stem: Arc<str>, place: FilePlace) -> Self {
         let checked = matches!(identity, Identity::Md5 { .. });
+        let mut state = State::new(place, identity.size(), checked);
+        state.has_room = identity.size() <= store.limits().most;
         Content {
-            state: Mutex::new(State::new(place, identity.size(), checked)),
+            state: Mutex::new(state),
             store,
             identity,
             stem,
@@ -53,18 +55,6 @@ impl Content {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.identity.size()
-    }
-
-    /// Complete, and its MD5 was compared: the kernel may keep its pages.
-    #[must_use]
-    pub fn is_verified(&self) -> bool {
-        if !matches!(self.identity, Identity::Md5 { .. }) {
-            return false;
-        }
-        let mut state = self.lock_open();
-        let verified = state.is_complete();
-        self.rest(&mut state);
-        verified
     }
 
     /// A reader for one open handle. The bytes are not dropped while there is one; dropping it is closing.
@@ -84,10 +74,7 @@ impl Content {
             },
         );
         drop(state);
-        Reader {
-            content: Arc::clone(self),
-            id,
-        }
+        Reader::new(Arc::clone(self), id)
     }
 
     /// Bytes turned out wrong by another sum than the file's own: unless that one was compared, they are fetched again
@@ -102,62 +89,18 @@ impl Content {
         }
     }
 
-    /// The file on disk, if it is complete and, where it has a checksum, verified. Blocks that an earlier daemon wrote
-    /// are checked first, so this may read the whole file from disk. Its bytes stay, whatever becomes of the cache.
-    #[must_use]
-    pub fn complete_file(self: &Arc<Self>) -> Option<File> {
-        if self.size() == 0 {
-            return tempfile::tempfile_in(self.store.root()).ok();
+    /// How many bytes are here.
+    pub(super) fn have(&self) -> u64 {
+        let state = self.state.lock();
+        if state.is_complete() {
+            state.size
+        } else {
+            state.presence.bytes()
         }
-        // Open as a reader, so that nothing is dropped meanwhile.
-        let reader = self.reader();
-        let blocks = {
-            let mut state = self.state.lock();
-            state.handed_out = true;
-            match &state.copy {
-                Copy::Complete(blocks) => Arc::clone(blocks),
-                _ => return None,
-            }
-        };
-        let removals = blocks.removals();
-        for block in 0..super::blocks::blocks_in(self.size()) {
-            if !self.state.lock().presence.is_trusted(block)
-                && let Err(fault) = self.check(&blocks, block, removals)
-            {
-                log::warn!("cache: {}: {fault:?}", self.stem);
-                return None;
-            }
-        }
-        let file = blocks.reopen();
-        drop(reader);
-        file.map_err(|error| log::warn!("cache: {}: {error}", self.stem))
-            .ok()
-    }
-
-    /// Compares a block with its CRC, and remembers the outcome.
-    fn check(&self, blocks: &Arc<Blocks>, block: u64, removals: u64) -> Result<(), ReadFault> {
-        let read = blocks.read_checked(block);
-        let mut state = self.state.lock();
-        // What is there now may be another copy than the one looked at.
-        let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
-        if is_current && blocks.removals() == removals {
-            match &read {
-                Ok(_) => state.presence.trust(block),
-                Err(ReadFault::Damaged(block)) => {
-                    log::warn!(
-                        "cache: block {block} of {} is damaged and is fetched again",
-                        state.place
-                    );
-                    self.store.ledger().give_back(state.lose(*block));
-                }
-                Err(ReadFault::Io(_)) => {}
-            }
-        }
-        read.map(drop)
     }
 
     /// Answers a read if its bytes are there, else lets it wait and makes sure that they are on their way. Never waits.
-    pub(super) fn attempt(self: &Arc<Self>, ask: Ask) {
+    pub(super) fn attempt(self: &Arc<Self>, mut ask: Ask) {
         loop {
             let mut state = self.state.lock();
             if let Some(error) = state
@@ -173,6 +116,7 @@ impl Content {
                     drop(state);
                     return ask.fail(error);
                 }
+                ask.has_waited = true;
                 state.waiters.push(ask);
                 self.changed.notify_all();
                 let reader = state.waiters.last().map_or(0, |ask| ask.reader);
@@ -204,12 +148,17 @@ impl Content {
             self.start(start);
             let read = untrusted
                 .iter()
-                .try_for_each(|block| self.check(&blocks, *block, removals))
+                .try_for_each(|block| self.check(&blocks, *block, removals).map(drop))
                 .and_then(|()| Ok(blocks.read(ask.offset, (ask.end - ask.offset) as usize)?));
             match read {
                 // A block taken away meanwhile may have been read as zeros.
                 _ if blocks.removals() != removals => {}
-                Ok(bytes) => return ask.answer(Ok(bytes)),
+                Ok(bytes) => {
+                    if !ask.has_waited {
+                        self.store.tally().read(bytes.len() as u64);
+                    }
+                    return ask.answer(Ok(bytes));
+                }
                 Err(ReadFault::Damaged(_)) => {}
                 Err(ReadFault::Io(error)) => {
                     return ask.fail(Error::local(format!("read {} from the cache", self.stem), &error));
@@ -220,7 +169,14 @@ impl Content {
 
     /// Plans anew for all that read on: more may be fetched at once now, or a range is about to end.
     pub(super) fn plan_ahead(self: &Arc<Self>) {
-        let start = plan::for_readers(&mut self.state.lock(), &mut View::of(self));
+        let start = {
+            let mut state = self.state.lock();
+            let first = self.store.first_window();
+            for reading in state.readers.values_mut() {
+                reading.pattern.widen(first);
+            }
+            plan::for_readers(&mut state, &mut View::of(self))
+        };
         self.start(start);
     }
 
@@ -327,14 +283,21 @@ impl Content {
         for (ask, error) in told {
             ask.fail(error);
         }
+        self.store.tell_wrong(self);
         // The others' download starts when the one that noticed ends.
     }
 
     /// Forgets the copy and takes its files away; they are to be deleted after unlocking.
     pub(super) fn drop_copy(&self, state: &mut State) -> Option<super::evict::Trash> {
+        let had = state.blocks().is_some();
+        let gone = self.drop_files(state);
+        had.then_some(gone).flatten()
+    }
+
+    /// As `drop_copy`, also if the files are of no use as a copy.
+    pub(super) fn drop_files(&self, state: &mut State) -> Option<super::evict::Trash> {
         let bytes = state.presence.bytes();
         let names = Names::new(self.store.root(), &self.stem);
-        let had = state.blocks().is_some();
         state.copy = if state.readers.is_empty() {
             Copy::Unopened
         } else {
@@ -342,9 +305,9 @@ impl Content {
         };
         state.presence = super::blocks::Presence::none(state.size);
         state.generation += 1;
-        state.hash = None;
-        state.handed_out = false;
-        had.then(|| self.store.trash(&names, bytes)).flatten()
+        state.forget_hash();
+        state.handed_out = 0;
+        self.store.trash(&names, bytes)
     }
 
     /// Makes the copy on disk if there is none, for a download.
@@ -366,7 +329,7 @@ impl Content {
     }
 
     /// The lock, after looking at what is on disk.
-    fn lock_open(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock_open(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         if matches!(state.copy, Copy::Unopened) {
             let names = Names::new(self.store.root(), &self.stem);
@@ -401,7 +364,7 @@ impl Content {
     }
 
     /// After a reader left or a download ended: if that was the last, the files are closed.
-    fn rest(&self, state: &mut State) {
+    pub(super) fn rest(&self, state: &mut State) {
         if !state.is_idle() {
             return;
         }
@@ -412,10 +375,11 @@ impl Content {
         }
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
-        state.hash = None;
+        state.forget_hash();
     }
 
-    fn close(self: &Arc<Self>, id: u64) {
+    /// A reader leaves.
+    pub(super) fn close(self: &Arc<Self>, id: u64) {
         let left = {
             let mut state = self.state.lock();
             state.readers.remove(&id);
@@ -482,27 +446,26 @@ impl Content {
         }
     }
 
-    /// What is being downloaded.
-    pub(super) fn downloads(&self) -> Vec<DownloadStatus> {
+    /// How its download is, if it is being downloaded.
+    pub(super) fn download(&self) -> Option<DownloadStatus> {
         let state = self.state.lock();
-        state
-            .fetches
-            .iter()
-            .map(|fetch| DownloadStatus {
-                place: state.place.clone(),
-                have: state.presence.bytes(),
-                total: state.size,
-                started: std::time::SystemTime::now()
-                    .checked_sub(fetch.started.elapsed())
-                    .unwrap_or(std::time::UNIX_EPOCH),
-                rate: fetch.received as f64 / fetch.started.elapsed().as_secs_f64().max(0.001),
-                note: fetch.note.unwrap_or(match fetch.path {
-                    Path::Part { .. } => "reading a part",
-                    Path::Range { .. } | Path::Ahead => "reading ahead",
-                    Path::Whole => "reading the whole file",
-                }),
-            })
-            .collect()
+        let first = state.fetches.iter().min_by_key(|fetch| fetch.started)?;
+        let noted = state.fetches.iter().find_map(|fetch| fetch.note);
+        Some(DownloadStatus {
+            place: state.place.clone(),
+            have: state.presence.bytes(),
+            total: state.size,
+            started: std::time::SystemTime::now()
+                .checked_sub(first.started.elapsed())
+                .unwrap_or(std::time::UNIX_EPOCH),
+            rate: state.meter.rate(Instant::now()),
+            waiting: state.waiters.len(),
+            note: noted.unwrap_or(match first.path {
+                Path::Part { .. } => "reading a part",
+                Path::Range { .. } => "reading ahead",
+                Path::Whole => "reading the whole file",
+            }),
+        })
     }
 
     /// Asks for the bytes there from now on, unless they are published: a draft's file may go any moment.
@@ -537,89 +500,6 @@ impl Content {
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Content({})", self.stem)
-    }
-}
-
-/// One open handle of a file.
-#[derive(Debug)]
-pub struct Reader {
-    content: Arc<Content>,
-    id: u64,
-}
-
-impl Reader {
-    /// What is read.
-    #[must_use]
-    pub fn content(&self) -> &Arc<Content> {
-        &self.content
-    }
-
-    /// Reads. Answers at once if the bytes are on disk; else `reply` is called when they came, or with the reason why
-    /// they can't. Reads past the end are cut there. This never waits for the network.
-    pub fn read(&self, offset: u64, length: u32, reply: ReadReply) {
-        let size = self.content.size();
-        let end = offset.saturating_add(u64::from(length)).min(size);
-        if offset >= end {
-            return reply(Ok(Vec::new()));
-        }
-        self.note(offset, end - offset);
-        self.content
-            .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
-    }
-
-    /// Says that it will stop at this byte: what follows is not fetched ahead for it.
-    pub fn stop_at(&self, end: u64) {
-        if let Some(reading) = self.content.state.lock().readers.get_mut(&self.id) {
-            reading.limit = end;
-        }
-    }
-
-    /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
-    fn note(&self, offset: u64, length: u64) {
-        let store = &self.content.store;
-        let mut state = self.content.state.lock();
-        let is_complete = state.is_complete();
-        let Some(reading) = state.readers.get_mut(&self.id) else {
-            return;
-        };
-        let largest = store.window_of(reading.share.as_ref());
-        reading.pattern.note(offset, length, largest);
-        let width = store.width();
-        if width > 1 {
-            reading.pattern.widen(largest.min(plan::WIDE * width as u64));
-        }
-        if is_complete || !reading.pattern.is_sequential() {
-            reading.share = None;
-        } else if reading.share.is_none() {
-            reading.share = Some(store.budget.join());
-        }
-    }
-
-    /// Waits until all of it is on disk and verified, for as long as bytes keep coming.
-    ///
-    /// # Errors
-    /// Why they don't.
-    pub fn fetch_all(&self) -> Result<()> {
-        let (tell, told) = mpsc::channel();
-        let reply = Box::new(move |result| {
-            // The receiver waits below.
-            let _ = tell.send(result);
-        });
-        self.content.attempt(Ask::new(
-            self.id,
-            0,
-            self.content.size(),
-            Purpose::Complete(reply),
-        ));
-        // Bounded: every ask is answered, when it is done, when the download fails, by `expire` or by `stop`.
-        told.recv()
-            .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a read was forgotten")))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.content.close(self.id);
     }
 }
 

@@ -18,6 +18,10 @@ use crate::error::{Error, Kind};
 /// How many blocks to hash before looking up, once the last one came.
 const CATCH_UP_AT_END: u64 = 64;
 
+/// How long a download waits for the hash of a file without room, to go on then. Longer than hashing all that is there
+/// takes.
+const LONGEST_WAIT_FOR_HASH: Duration = Duration::from_secs(10);
+
 /// How long to wait for the thread that hashes before telling it again to end.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,7 @@ impl Fetcher<'_> {
             fetch.filling = Some(Filling { block, filled: 0 });
         }
         let (start, end) = span_of(block, self.size);
+        self.wait_for_hash(start);
         self.store.make_room(self.content, end - start);
         self.filler = Some(Filler {
             block,
@@ -79,6 +84,20 @@ impl Fetcher<'_> {
             crc: crc32fast::Hasher::new(),
         });
         Ok(())
+    }
+
+    /// What is not hashed yet can't be dropped, so a file without room must not run away from its hash.
+    fn wait_for_hash(&self, position: u64) {
+        let most = self.store.limits().most / 2;
+        let until = Instant::now() + LONGEST_WAIT_FOR_HASH;
+        let mut state = self.content.lock();
+        while state.first_unhashed().is_some()
+            && position.saturating_sub(state.hashed) > most
+            && Instant::now() < until
+            && !self.store.is_stopping()
+        {
+            self.content.wait_for_bytes(&mut state, LONGEST_STEP);
+        }
     }
 
     fn write(&mut self, blocks: &Blocks, at: u64, bytes: &[u8]) -> Result<(), Break> {
@@ -112,7 +131,10 @@ impl Fetcher<'_> {
             if let Some(fetch) = state.fetch(self.id) {
                 fetch.position = fetch.position.max(position);
                 fetch.filling = filled;
+                let more = received.saturating_sub(fetch.received);
                 fetch.received = received;
+                let now = state.progress;
+                state.meter.note(more, now);
             }
             state.take_ready()
         };
@@ -146,12 +168,17 @@ impl Fetcher<'_> {
         if state.generation != self.generation {
             return Err(Break::Stop);
         }
-        let completes = !state.presence.has(block) && state.presence.missing() == 1;
-        if completes && state.checked && !verified {
+        if !verified && state.checked && state.completes(block) {
             return Ok(false);
         }
         state.presence.set(block, true);
-        if completes && let Copy::Partial(blocks) = &state.copy {
+        if verified {
+            state.proved = true;
+            state.hashed = state.size;
+        }
+        if state.presence.missing() == 0
+            && let Copy::Partial(blocks) = &state.copy
+        {
             state.copy = Copy::Complete(Arc::clone(blocks));
         }
         if let Some(fetch) = state.fetch(self.id) {
@@ -167,10 +194,19 @@ impl Fetcher<'_> {
             return Ok(());
         };
         let removals = blocks.removals();
+        let (has_room, proved) = {
+            let state = self.content.lock();
+            (state.has_room, state.proved)
+        };
         let mut hash = match self.take_hash() {
-            Some(hash) if hash.holds(removals) => hash,
+            Some(hash) if hash.holds(removals) || !(has_room || proved) => hash,
             _ => OrderedHash::new(removals),
         };
+        log::debug!(
+            "{}: the last block came, {} bytes are to be hashed",
+            self.content.stem,
+            self.size - hash.position()
+        );
         while hash.position() < self.size {
             if self.store.is_stopping() {
                 return Err(Break::Failed(stopping()));
@@ -197,7 +233,7 @@ impl Fetcher<'_> {
                 }
             }
         }
-        if blocks.removals() != removals {
+        if has_room && blocks.removals() != removals {
             if self.settle(block, false)?
                 && let Err(error) = blocks.mark(block, crc)
             {
@@ -210,7 +246,14 @@ impl Fetcher<'_> {
             self.content.mismatch(&found.to_string());
             return Err(Break::Stop);
         }
-        let noted = blocks.mark(block, crc).and_then(|()| blocks.set_verified(true));
+        let is_whole = self.content.lock().presence.missing() == 1;
+        let noted = blocks.mark(block, crc).and_then(|()| {
+            if is_whole {
+                blocks.set_verified(true)
+            } else {
+                Ok(())
+            }
+        });
         if let Err(error) = noted {
             log::warn!("cache: the map of {}: {error}", self.content.stem);
         }

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
     {
         let mut state = content.lock();
-        if !state.checked || state.hasher != Hasher::Idle {
+        if !state.checked || state.proved || state.hasher != Hasher::Idle {
             return;
         }
         state.hasher = Hasher::Follows;
@@ -62,10 +62,14 @@ fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
         let mut state = content.lock();
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
         // If a block can't be read, the end will tell.
-        if !is_current || result.is_err() || !hash.holds(blocks.removals()) {
+        let is_of_what_is_there = !state.has_room || hash.holds(blocks.removals());
+        if !is_current || result.is_err() || !is_of_what_is_there {
             return;
         }
+        state.hashed = hash.position();
         state.hash = Some(hash);
+        drop(state);
+        content.announce_hash();
     }
 }
 
@@ -85,10 +89,10 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, u6
         if there > 0 {
             let removals = blocks.removals();
             let hash = match state.hash.take() {
-                Some(hash) if hash.holds(removals) => hash,
-                // What was hashed is gone from the disk: a file larger than the cache, which is never whole.
+                Some(hash) if !state.has_room || hash.holds(removals) => hash,
+                // What was hashed is gone from the disk, and may come back changed.
                 Some(_) => return None,
-                None if removals > 0 => return None,
+                None if removals > 0 && state.has_room => return None,
                 None => OrderedHash::new(removals),
             };
             return Some((hash, there));

@@ -50,31 +50,24 @@ impl Hosts {
         self.last = Some(ranges);
     }
 
-    /// `host` began to answer after so long.
-    pub(super) fn answered(&mut self, host: &str, after: Duration) {
+    /// `host` began to answer after so long; `most` ranges at once are allowed.
+    pub(super) fn answered(&mut self, host: &str, after: Duration, most: usize) {
         if !self.widths.contains_key(host) && self.widths.len() >= MOST_HOSTS {
             self.widths.clear();
         }
         let width = self.widths.entry(host.to_owned()).or_default();
         width.answered(after);
-        self.last_width = width.ranges();
+        self.last_width = width.ranges(most);
     }
 
-    /// Bytes came from `host` that a reader needed. Tells whether more ranges are to be fetched at once from now on.
+    /// Bytes came from `host`. Tells whether more ranges are to be fetched at once from now on.
     pub(super) fn came(&mut self, host: &str, bytes: u64, now: Instant, most: usize) -> bool {
         let Some(width) = self.widths.get_mut(host) else {
             return false;
         };
         let grew = width.came(bytes, now, most);
-        self.last_width = width.ranges();
+        self.last_width = width.ranges(most);
         grew
-    }
-
-    /// A download paused, for want of a reader.
-    pub(super) fn paused(&mut self, now: Instant) {
-        for width in self.widths.values_mut() {
-            width.paused(now);
-        }
     }
 
     /// How many ranges to fetch at once, from the host that answered last.
@@ -116,10 +109,10 @@ impl Slots {
     }
 
     /// A range is about to end: its successor may be asked for, so that its connection's share of the line does not lie
-    /// idle for a round trip. Only every second at a time, so that they end one
-    /// after the other and not all at once.
+    /// idle for a round trip. Only every second at a time, so that they end one after the other and not all at once; and
+    /// a single connection is one connection.
     pub(super) fn begin_ending(&mut self, connections: usize) -> bool {
-        let free = self.ending < (connections / 2).max(1);
+        let free = self.ending < connections / 2;
         if free {
             self.ending += 1;
         }

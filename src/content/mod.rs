@@ -6,7 +6,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `file` | one file's bytes, its readers, reads that wait |
+//! | `file` | one file's bytes, reads that wait |
+//! | `reader` | one open handle |
+//! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
+//! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom, whether to go on |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
@@ -17,43 +20,65 @@
 //! | `width` | how many ranges at once pay |
 //! | `hashing` | the thread that hashes what came |
 //! | `verify` | the MD5 of bytes that come in any order |
+//! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
+//! | `pins` | what the user wants to keep |
+//! | `chores`, `work` | what a user can have done to the cache, and how far it is |
+//! | `audit` | reading a copy against its checksums |
+//! | `inspect` | what lies in a cache folder |
+//! | `meter` | how much came, lately and in all |
 //! | `hosts` | what hosts can do, and how many downloads run |
 //!
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
+//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. A content's
+//! condition variables (`changed` for paused downloads, `grown` for the thread that hashes and who waits for it) go with
+//! its state, the store's `idle` with the table; nothing else is held in such a wait.
+//! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
 //! copy away and punching holes happen under a lock: they must not be seen half done, and they are quick.)
 
+mod audit;
 mod blocks;
 mod budget;
+mod chores;
 mod evict;
 mod fetch;
 mod file;
 mod fill;
 mod hashing;
 mod hosts;
+mod inspect;
+mod meter;
+mod opening;
+mod pins;
 mod plan;
 mod readahead;
+mod reader;
+mod stamp;
 mod state;
 mod verify;
+mod whole;
 mod width;
+mod work;
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::thread;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use md5::Digest;
 use parking_lot::{Condvar, Mutex};
 
-pub use file::{Content, Reader};
+pub use chores::Wanted;
+pub use file::Content;
+pub use inspect::{CopyFacts, Large, Survey, is_cache, look_at, survey};
+pub use reader::Reader;
+pub use whole::HandedOut;
+pub use work::Work;
 
 use crate::error::{Error, Kind};
 use crate::repository::Repository;
@@ -61,6 +86,9 @@ use crate::repository::model::{FilePlace, Md5};
 use budget::{Budget, Share};
 use evict::{Ledger, Limits, Trash};
 use hosts::{Hosts, Ranges, Slots};
+use meter::Tally;
+use pins::Pins;
+use whole::Comparer;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -73,9 +101,6 @@ const WRONG_FOR: Duration = Duration::from_secs(30);
 
 /// How many wrong files to remember.
 const MOST_WRONG: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-
-/// How often waits are looked at. They are limited by many minutes.
-const LOOK_AT_WAITS: Duration = Duration::from_secs(5);
 
 /// How long `shutdown` waits for downloads; one may be in the middle of a request with a limit of its own.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -151,9 +176,24 @@ pub struct Usage {
     pub limit: u64,
     /// Files, whole and in part.
     pub files: u64,
+    /// Whether that is all, and not only what came since the cache was opened.
+    pub counted: bool,
+    /// Bytes of files that stay until they are unpinned.
+    pub pinned: u64,
+    /// Bytes of the disk that stay free.
+    pub kept_free: u64,
 }
 
-/// A download that is going on.
+/// What was read since the cache was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes that programs read and that were here when they asked.
+    pub from_cache: u64,
+    /// Bytes fetched.
+    pub from_network: u64,
+}
+
+/// A file that is being downloaded.
 #[derive(Clone, Debug)]
 pub struct DownloadStatus {
     /// Of what.
@@ -164,8 +204,10 @@ pub struct DownloadStatus {
     pub total: u64,
     /// Since when.
     pub started: SystemTime,
-    /// Bytes a second on average.
-    pub rate: f64,
+    /// Bytes a second, over the last seconds.
+    pub rate: u64,
+    /// Reads that wait for bytes.
+    pub waiting: usize,
     /// What is going on.
     pub note: &'static str,
 }
@@ -186,6 +228,9 @@ struct Table {
     wrong: lru::LruCache<Arc<str>, Wrong>,
 }
 
+/// Hears of contents of which wrong bytes were served.
+type WrongTold = Box<dyn Fn(&Content) + Send + Sync>;
+
 /// All cached bytes of one repository.
 pub struct Store {
     settings: Settings,
@@ -196,72 +241,17 @@ pub struct Store {
     idle: Condvar,
     stopping: AtomicBool,
     ledger: Ledger,
+    pins: Pins,
+    tally: Tally,
     budget: Arc<Budget>,
+    comparer: Comparer,
+    wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,
     /// Held until `shutdown`: two daemons must not write to one folder.
     lock: File,
 }
 
 impl Store {
-    /// Opens the cache, and makes its folder if need be.
-    ///
-    /// # Errors
-    /// `Local(EWOULDBLOCK)` if another daemon uses the folder; `Local` or `DiskFull` if it can't be written.
-    pub fn open(settings: Settings, repository: Arc<Repository>) -> Result<Arc<Store>> {
-        let directory = &settings.directory;
-        let fault = |error: &std::io::Error| Error::local(format!("cache {}", directory.display()), error);
-        let root = directory.join("content");
-        for folder in [&root, &root.join(UNVERIFIED), &root.join("trash")] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(|error| fault(&error))?;
-        }
-        // It may have been made by somebody less careful: what was read from restricted records lies here.
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(|error| fault(&error))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(directory.join("content.lock"))
-            .map_err(|error| fault(&error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let what = format!("the cache {} is in use by another rdmfs", directory.display());
-                return Err(Error::new(Kind::Local(libc::EWOULDBLOCK), what));
-            }
-            Err(TryLockError::Error(error)) => return Err(fault(&error)),
-        }
-        let store = Arc::new(Store {
-            root,
-            repository,
-            table: Mutex::new(Table {
-                contents: HashMap::new(),
-                sweep_at: 64,
-                hosts: Hosts::default(),
-                slots: Slots::default(),
-                wrong: lru::LruCache::new(MOST_WRONG),
-            }),
-            idle: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            ledger: Ledger::new(),
-            budget: Budget::new(settings.memory),
-            trash_names: AtomicU64::new(0),
-            lock,
-            settings,
-        });
-        let leftovers = store.take_unverified();
-        let weak = Arc::downgrade(&store);
-        thread::Builder::new()
-            .name("rdmfs-cache".into())
-            .spawn(move || keep_house(&weak, leftovers))
-            .map_err(|error| Error::local("start the cache's thread", &error))?;
-        Ok(store)
-    }
-
     /// The bytes that `identity` names, to be had at `place`. All who ask for the same get the same.
     #[must_use]
     pub fn content(self: &Arc<Self>, identity: Identity, place: FilePlace) -> Arc<Content> {
@@ -294,7 +284,26 @@ impl Store {
             bytes,
             limit: self.settings.limit,
             files,
+            counted: self.ledger.is_counted(),
+            pinned: self.pins.bytes(),
+            kept_free: evict::kept_free(&self.root, self.settings.keep_free),
         }
+    }
+
+    /// What was read since the cache was opened.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let (from_cache, from_network) = self.tally.get();
+        Totals {
+            from_cache,
+            from_network,
+        }
+    }
+
+    /// Whether a daemon is about to end: nothing that takes long should be begun.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_stopping()
     }
 
     /// What is being downloaded now.
@@ -302,7 +311,7 @@ impl Store {
     pub fn downloads(&self) -> Vec<DownloadStatus> {
         self.contents()
             .iter()
-            .flat_map(|content| content.downloads())
+            .filter_map(|content| content.download())
             .collect()
     }
 
@@ -335,26 +344,6 @@ impl Store {
         table.contents.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Renames the folder of unverified copies away.
-    fn take_unverified(&self) -> Option<Trash> {
-        let folder = self.root.join(UNVERIFIED);
-        let gone = self.fresh_trash();
-        fs::rename(&folder, &gone).ok()?;
-        if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
-            log::warn!("cache: {}: {error}", folder.display());
-        }
-        Some(Trash::new(gone))
-    }
-
-    /// A name for something that is to be deleted.
-    fn fresh_trash(&self) -> PathBuf {
-        let number = self.trash_names.fetch_add(1, Ordering::Relaxed);
-        // With the process id: an earlier daemon may have left the same number.
-        self.root
-            .join("trash")
-            .join(format!("{}-{number}", std::process::id()))
-    }
-
     /// The content with this name if somebody holds it; else its files are renamed away at once, before somebody can.
     fn known_or_trashed(&self, stem: &str) -> Result<Arc<Content>, Option<Trash>> {
         let table = self.table.lock();
@@ -374,6 +363,14 @@ impl Store {
 
     fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn keeps_nothing(&self) -> bool {
@@ -398,17 +395,21 @@ impl Store {
             .min((self.limits().most / 2).max(plan::SMALL))
     }
 
-    /// How far ahead a reader may be read that has this share. A range may begin within the window and end beyond it, so a
+    /// How far ahead a reader may be read that has this share. The last range of a large window may end beyond it, so a
     /// quarter of the share is kept for that.
     fn window_of(&self, share: Option<&Share>) -> u64 {
         let share = share.map_or_else(|| self.budget.next(), Share::bytes);
         self.window().min(share / 4 * 3)
     }
 
+    /// The first window of a reader that reads on.
+    fn first_window(&self) -> u64 {
+        plan::first_window(self.width())
+    }
+
     /// How many ranges to fetch at once.
     fn width(&self) -> usize {
-        let width = self.table.lock().hosts.width();
-        width.min(self.settings.connections)
+        self.table.lock().hosts.width()
     }
 
     fn is_stopping(&self) -> bool {
@@ -420,17 +421,14 @@ impl Store {
     }
 
     fn answered(&self, host: &str, after: Duration) {
-        self.table.lock().hosts.answered(host, after);
+        let most = self.settings.connections;
+        self.table.lock().hosts.answered(host, after, most);
     }
 
-    /// Bytes came that a reader was in need of. Tells whether more is to be asked for at once from now on.
+    /// Bytes came. Tells whether more is to be asked for at once from now on.
     fn came(&self, host: &str, bytes: u64) -> bool {
         let most = self.settings.connections;
         self.table.lock().hosts.came(host, bytes, Instant::now(), most)
-    }
-
-    fn paused(&self) {
-        self.table.lock().hosts.paused(Instant::now());
     }
 
     fn begin_ending(&self) -> bool {
@@ -505,29 +503,6 @@ impl Drop for Store {
         // No content is left, so no download and no wait either.
         self.stopping.store(true, Ordering::SeqCst);
         self.discard(self.take_unverified());
-    }
-}
-
-/// The store's own thread: counts what is there, deletes what an earlier daemon left, and ends waits that last too long.
-fn keep_house(store: &Weak<Store>, leftovers: Option<Trash>) {
-    if let Some(store) = store.upgrade() {
-        store.discard(leftovers);
-        let trash = fs::read_dir(store.root.join("trash"));
-        for file in trash.into_iter().flatten().flatten() {
-            Trash::new(file.path()).empty();
-        }
-        store.drop_closed(0);
-    }
-    loop {
-        // Not held while waiting, so that the store can end.
-        thread::sleep(LOOK_AT_WAITS);
-        let Some(store) = store.upgrade() else { return };
-        if store.is_stopping() {
-            return;
-        }
-        for content in store.contents() {
-            content.expire();
-        }
     }
 }
 

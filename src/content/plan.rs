@@ -14,11 +14,17 @@ pub(super) const SMALL: u64 = 1024 * 1024;
 
 /// A range brings at least so much, or the round trips before them would cost more than they bring side by side; and at
 /// most so much, or a reader would be done with the first long before the others are.
-const SHORTEST: u64 = 1024 * 1024;
+const SHORTEST: u64 = 512 * 1024;
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// For each range, how far to fetch ahead at least of a reader that reads on, once there are several ranges at once.
-pub(super) const WIDE: u64 = 4 * 1024 * 1024;
+/// The last ranges of a file bring at least so much. Shorter ones would end together, but after a wait for each.
+const SHORTEST_LAST: u64 = 1024 * 1024;
+
+/// How far to fetch ahead at first of a reader that reads on. Whoever allows many connections wants them used at once.
+pub(super) fn first_window(width: usize) -> u64 {
+    let each = if width > 4 { 1024 * 1024 } else { 512 * 1024 };
+    each * width as u64
+}
 
 /// For each range, the window of somebody who waits for the whole file.
 const FOR_ALL: u64 = 8 * 1024 * 1024;
@@ -82,30 +88,24 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     if is_cold && (state.size <= SMALL || wants_most) {
         return Some((Path::Whole, 0));
     }
-    let (window, limit) = if ask.wants_all() {
-        (Some(FOR_ALL * width as u64), u64::MAX)
+    let window = if ask.wants_all() {
+        Some((from, from.saturating_add(FOR_ALL * width as u64)))
     } else {
-        let reading = state.readers.get(&ask.reader)?;
-        (
-            reading.ahead().map(|(position, to)| to - position),
-            reading.limit.max(ask.end),
-        )
+        state.readers.get(&ask.reader)?.ahead()
     };
-    if let Some(window) = window {
-        let block = from / BLOCK;
+    let block = from / BLOCK;
+    if let Some((position, to)) = window {
         if state.is_held(block, 0) {
             // A range is on its way there, but far: a reader doesn't wait for it.
             return (!ask.wants_all()).then(|| (part(state, from, ask.end), block * BLOCK));
         }
-        // A stream would bring more than a reader wants that stops before the end.
-        if (width > 1 && ranges.is_some()) || limit < state.size {
-            let most = (block + range_blocks(window, width)).min(limit.div_ceil(BLOCK));
-            let last = state.end_of_run(block, most) - 1;
-            return Some((Path::Range { last }, block * BLOCK));
-        }
-        return Some((Path::Ahead, from / BLOCK * BLOCK));
+        let window = to - position;
+        let length = range_blocks(state, block, window, width);
+        let needed = ask.end.max(to).div_ceil(BLOCK);
+        let end = state.end_of_run(block, (block + length).min(needed));
+        return Some((Path::Range { last: end - 1 }, block * BLOCK));
     }
-    Some((part(state, from, ask.end), from / BLOCK * BLOCK))
+    Some((part(state, from, ask.end), block * BLOCK))
 }
 
 /// The run of missing blocks, not on their way, from `from` to `end`.
@@ -129,12 +129,14 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
         .get(&reader)
         .filter(|reading| reading.failed.is_none())
         .and_then(|reading| Some((reading.ahead()?, reading.limit)));
-    match ahead {
+    let start = match ahead {
         Some((window, limit)) if !state.is_complete() && !state.queued => {
             for_window(state, window, limit, around)
         }
         _ => Vec::new(),
-    }
+    };
+    state.count_ahead(reader);
+    start
 }
 
 /// The same for all readers, and for those that wait for the whole file.
@@ -145,83 +147,78 @@ pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u6
     for reader in readers {
         start.append(&mut for_reader(state, reader, around));
     }
-    let width = around.width();
-    if width > 1 && !state.queued && state.waiters.iter().any(Ask::wants_all) {
+    if !state.queued && state.waiters.iter().any(Ask::wants_all) {
         let gap = first_gap(state);
-        let to = gap.saturating_add(FOR_ALL * width as u64);
+        let to = gap.saturating_add(FOR_ALL * around.width() as u64);
         start.append(&mut for_window(state, (gap, to), u64::MAX, around));
     }
     start
 }
 
-/// Fills the window of somebody who reads up to `limit`.
-fn for_window(
-    state: &mut State,
-    (position, to): (u64, u64),
-    limit: u64,
-    around: &mut impl Around,
-) -> Vec<u64> {
-    let (path, from) = match around.ranges() {
-        None if state.fetches.iter().any(|fetch| !fetch.answered) => return Vec::new(),
-        Some(Ranges::Ignored) if state.has_whole() => return Vec::new(),
-        Some(Ranges::Ignored) => (Path::Whole, first_gap(state)),
-        Some(Ranges::Honoured) if around.width() > 1 => {
-            return ranges(state, (position, to), limit, around);
+/// Fills the window of somebody who stops at `limit`, if not before.
+fn for_window(state: &mut State, window: (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
+    match around.ranges() {
+        None if state.fetches.iter().any(|fetch| !fetch.answered) => Vec::new(),
+        Some(Ranges::Ignored) if state.has_whole() || state.is_complete() => Vec::new(),
+        Some(Ranges::Ignored) if !around.slot_ahead() => Vec::new(),
+        Some(Ranges::Ignored) => {
+            let from = first_gap(state);
+            vec![begin(state, Path::Whole, from)]
         }
-        _ => {
-            // Half a window of what is there is enough to begin the next request in time.
-            let near = position + (to - position) / 2;
-            let Some(gap) = state.presence.next_missing(position / BLOCK) else {
-                return Vec::new();
-            };
-            let gap = gap * BLOCK;
-            let is_coming = state.is_coming(gap.max(position)) || state.is_held(gap / BLOCK, 0);
-            if gap >= near.min(state.size) || is_coming {
-                return Vec::new();
-            }
-            if limit < state.size {
-                let block = gap / BLOCK;
-                let most = (block + range_blocks(to - position, 1)).min(limit.div_ceil(BLOCK));
-                let last = state.end_of_run(block, most.max(block + 1)) - 1;
-                (Path::Range { last }, gap)
-            } else {
-                (Path::Ahead, gap)
-            }
-        }
-    };
-    if around.slot_ahead() {
-        vec![begin(state, path, from)]
-    } else {
-        Vec::new()
+        _ => ranges(state, window, limit, around),
     }
 }
 
-/// Fills a window with ranges side by side. The last one begins in the window and may end beyond it.
+/// Fills a window with ranges side by side.
 fn ranges(state: &mut State, (position, to): (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     let mut start = Vec::new();
-    let width = around.width();
-    let length = range_blocks(to - position, width);
+    let (width, window) = (around.width(), to - position);
+    // A small window is kept to. In a large one, the last range may end beyond it: else a connection would lie idle until
+    // the reader is at the end of the first.
+    let may_end_beyond = width > 1 && window >= LONGEST;
+    let last = limit.min(state.size);
+    let to = to.min(last);
     let mut from = position / BLOCK;
-    while let Some(block) = state.next_unplanned(from, length) {
-        // A stream that goes on from before there were ranges is one of them; ranges about to end are none.
+    while let Some(block) = state.next_unplanned(from) {
+        let length = range_blocks(state, block, window, width);
+        let fits = (block + length) * BLOCK <= to.next_multiple_of(BLOCK) || to == last || may_end_beyond;
+        // Ranges about to end have successors.
         let side_by_side = state
             .fetches
             .iter()
-            .filter(|fetch| !matches!(fetch.path, Path::Part { .. }) && !fetch.ending)
+            .filter(|fetch| matches!(fetch.path, Path::Range { .. }) && !fetch.ending)
             .count();
-        if block * BLOCK >= to || side_by_side >= width || !around.slot_ahead() {
+        if block * BLOCK >= to || !fits || side_by_side >= width || !around.slot_ahead() {
             break;
         }
-        let end = state.end_of_run(block, (block + length).min(limit.div_ceil(BLOCK)));
+        let end = state.end_of_run(block, (block + length).min(last.div_ceil(BLOCK)));
         start.push(begin(state, Path::Range { last: end - 1 }, block * BLOCK));
         from = end;
     }
     start
 }
 
-/// How many blocks a range has: small ones while the window is small, so that all of it comes side by side.
-fn range_blocks(window: u64, width: usize) -> u64 {
-    (window / width as u64).clamp(SHORTEST, LONGEST) / BLOCK
+/// How many blocks a range has that begins with `block`: a connection's part of the window, or of what is left of the
+/// file, so that all of them end at about the same time.
+fn range_blocks(state: &State, block: u64, window: u64, width: usize) -> u64 {
+    let width = width as u64;
+    let rest = ((state.size - block * BLOCK) / width).max(SHORTEST_LAST);
+    // A third of the window is left to those that are done before the first: else they would wait for it. A single one
+    // leaves room for its successor.
+    let part = match width {
+        1 => window / 2,
+        _ => window * 2 / (3 * width),
+    };
+    let part = part.min(rest);
+    part.clamp(SHORTEST.min(window), LONGEST).div_ceil(BLOCK)
+}
+
+/// Where a range ends that was to be the whole file, when its host honours ranges after all.
+pub(super) fn cut(state: &State, from: u64) -> Path {
+    let end = (from + LONGEST).min(state.size);
+    Path::Range {
+        last: end.div_ceil(BLOCK) - 1,
+    }
 }
 
 fn begin(state: &mut State, path: Path, position: u64) -> u64 {
@@ -285,23 +282,23 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
         }
         stranded |= byte < fetch.floor() && !state.is_coming(byte);
     }
-    if stranded && fetch.path == Path::Whole {
+    if stranded {
         // Its host sends nothing but whole files, so the byte behind has to wait until this one ends.
         return Verdict::Stop;
     }
+    // Stopping means beginning again at the first byte, so a stream goes on for whoever reads on, if there is room.
     let is_read_towards = state.readers.values().any(|reader| {
-        reader
-            .ahead()
-            .is_some_and(|(position, to)| fetch.floor() < to && near_stream(fetch, position))
+        let ahead = reader.ahead();
+        ahead.is_some_and(|(_, to)| state.has_room || fetch.floor() < to)
     });
-    if is_read_towards || (fetch.path == Path::Whole && state.is_worth_finishing()) {
+    if is_read_towards || state.is_worth_finishing() {
         Verdict::Ahead
     } else {
         Verdict::Enough
     }
 }
 
-/// A range goes on while a reader is on its way there. It never pauses: it is short, and the next ones are not begun.
+/// A range goes on while a reader is on its way there. It never pauses: it is short, and the next one is not begun.
 fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
     let floor = fetch.floor();
     let is_waited_for = || {
@@ -315,19 +312,14 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
             .readers
             .values()
             .filter_map(Reading::ahead)
-            .any(|(position, to)| position < end && fetch.begins_before(to))
+            // Its window may have become smaller since.
+            .any(|(position, to)| position < end && fetch.begin < to.max(position + 2 * LONGEST))
     };
     if is_read_towards() || is_waited_for() {
         Verdict::Demanded
     } else {
         Verdict::Stop
     }
-}
-
-/// A reader behind a stream is served by it, however far behind, if it is the stream's own or the only stream. Only
-/// readers in front of it need a look.
-fn near_stream(fetch: &Fetch, position: u64) -> bool {
-    fetch.path == Path::Whole || fetch.covers(position.max(fetch.floor()))
 }
 
 #[cfg(test)]
@@ -477,27 +469,77 @@ mod tests {
         assert_eq!(state.waiters.len(), 3);
     }
 
-    #[test]
-    fn a_stream_goes_on_while_a_reader_is_near_and_stops_when_all_have_left() {
-        let (mut state, _) = with_reads(Some(Ranges::Honoured), 9, &[(0, 10)]);
+    /// A reader at the start of a file that reads on, of a host with ranges or without.
+    fn reading_on(ranges: Ranges) -> State {
+        let (mut state, _) = with_reads(Some(ranges), 9, &[(0, 10)]);
         state.waiters.clear();
-        let id = state.fetches[0].id;
-        state.fetches[0].path = Path::Ahead;
-        assert_eq!(judge(&state, id), Verdict::Enough, "nobody reads on");
         let reading = state.readers.get_mut(&0).unwrap();
-        reading.pattern.note(0, 100, SMALL);
-        reading.pattern.note(100, 100, SMALL);
+        reading.pattern.note(0, SMALL, 8 * SMALL);
+        reading.pattern.note(SMALL, SMALL, 8 * SMALL);
+        state
+    }
+
+    #[test]
+    fn a_stream_of_the_whole_goes_on_for_a_reader_that_reads_on_and_stops_when_all_have_left() {
+        let mut state = reading_on(Ranges::Ignored);
+        let id = state.fetches[0].id;
         assert_eq!(judge(&state, id), Verdict::Ahead);
-        state.fetches[0].position = 2 * SMALL;
-        assert_eq!(judge(&state, id), Verdict::Enough, "a window ahead");
+        state.fetches[0].position = SIZE / 2;
+        assert_eq!(judge(&state, id), Verdict::Ahead, "it would have to begin again");
+        state.has_room = false;
+        assert_eq!(judge(&state, id), Verdict::Enough, "more than a window ahead");
+        state.readers.get_mut(&0).unwrap().pattern = Pattern::Fresh;
+        state.has_room = true;
+        assert_eq!(judge(&state, id), Verdict::Enough, "nobody reads on");
         state.readers.clear();
         assert_eq!(judge(&state, id), Verdict::Stop);
-        // A stream of the whole goes on if little is missing, and stops if much is.
-        state.fetches[0].path = Path::Whole;
-        assert_eq!(judge(&state, id), Verdict::Stop);
+        // If little is missing, that is fetched nevertheless.
         for block in 0..SIZE / BLOCK / 2 {
             state.presence.set(block, true);
         }
         assert_eq!(judge(&state, id), Verdict::Ahead);
+    }
+
+    #[test]
+    fn ranges_fill_a_window_side_by_side_and_stop_with_their_reader() {
+        let mut state = reading_on(Ranges::Honoured);
+        state.fetches.clear();
+        let mut around = Fake {
+            ranges: Some(Ranges::Honoured),
+            slots: 99,
+            width: 4,
+        };
+        let ids = for_readers(&mut state, &mut around);
+        let (position, to) = state.readers[&0].pattern.ahead().unwrap();
+        assert_eq!(ids.len(), 4);
+        assert_eq!(state.fetches[0].begin, position);
+        for pair in state.fetches.windows(2) {
+            let Path::Range { last } = pair[0].path else {
+                panic!("{:?}", pair[0].path)
+            };
+            assert_eq!(pair[1].begin, (last + 1) * BLOCK);
+        }
+        assert!(matches!(state.fetches[3].path, Path::Range { last } if (last + 1) * BLOCK <= to));
+        assert!(ids.iter().all(|id| judge(&state, *id) == Verdict::Demanded));
+        state
+            .readers
+            .get_mut(&0)
+            .unwrap()
+            .pattern
+            .note(SIZE - 10, 10, SMALL);
+        assert!(
+            ids.iter().all(|id| judge(&state, *id) == Verdict::Stop),
+            "it jumped"
+        );
+    }
+
+    #[test]
+    fn ranges_get_shorter_towards_the_end_of_the_file() {
+        let (state, _) = with_reads(Some(Ranges::Honoured), 9, &[]);
+        let all = |from: u64| range_blocks(&state, from, 128 * SMALL, 4) * BLOCK;
+        assert_eq!(all(0), LONGEST);
+        let blocks = SIZE / BLOCK;
+        assert_eq!(all(blocks - 32), 2 * SMALL, "a fourth of the last 8 MiB");
+        assert_eq!(all(blocks - 1), SHORTEST_LAST);
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! One `Pattern` for each reader; `file.rs` notes every read in it, `plan.rs` asks it how far to go.
 
-/// The first window; it doubles from here.
+/// The first window over one connection.
 const FIRST: u64 = 1024 * 1024;
+
+/// What a window grows by, as a part of what was read in order: so a reader that stops was fetched at most half as much
+/// again as it read, and the first window.
+const EARNED: u64 = 2;
 
 /// How far out of order the pieces of one sequential reader arrive. The kernel asks in pieces of 128 KiB, up to four at
 /// a time, from several threads.
@@ -28,10 +32,12 @@ pub(super) enum Pattern {
     Sequential {
         /// What was read in order.
         run: Run,
-        /// How far to fetch ahead of it.
-        window: u64,
-        /// The window doubles when the reader gets here.
-        grow_at: u64,
+        /// The window it began with.
+        first: u64,
+        /// How much more it has earned.
+        earned: u64,
+        /// The largest window.
+        largest: u64,
     },
 }
 
@@ -81,7 +87,7 @@ impl Pattern {
             Pattern::Random { run, length: last } => {
                 let near = offset.abs_diff(run.end) <= SLACK && length >= PIECE && last >= PIECE;
                 if offset == run.end || (near && read_end > run.end) {
-                    begin(run.with(offset, read_end), largest)
+                    go_on(run.with(offset, read_end), FIRST, 0, largest)
                 } else if near {
                     // One of the kernel's pieces late, or a reader on its way back: the next one will tell.
                     Pattern::Random { run, length }
@@ -92,8 +98,10 @@ impl Pattern {
                     }
                 }
             }
-            Pattern::Sequential { run, window, grow_at } => {
-                let window = window.min(largest);
+            Pattern::Sequential {
+                run, first, earned, ..
+            } => {
+                let window = first.saturating_add(earned).min(largest);
                 let reach = window.max(SLACK);
                 if offset.abs_diff(run.end) > reach {
                     Pattern::Random {
@@ -102,28 +110,18 @@ impl Pattern {
                     }
                 } else if offset > run.end.saturating_add(SLACK) {
                     // A small step over some bytes. The window stays; if the runs between steps are short, it is not used.
+                    let habit = Some(run.length()).filter(|run| *run < window);
                     Pattern::Sequential {
-                        run: Run::new(offset, read_end, Some(run.length()).filter(|run| *run < window)),
-                        window,
-                        grow_at: read_end + window / 2,
+                        run: Run::new(offset, read_end, habit),
+                        first,
+                        earned,
+                        largest,
                     }
                 } else {
-                    go_on(run.with(offset.max(run.from), read_end), window, grow_at, largest)
+                    go_on(run.with(offset.max(run.from), read_end), first, earned, largest)
                 }
             }
         };
-    }
-
-    /// Widens the window of a reader that has read on for a while: on a line that takes several ranges at once, each needs
-    /// room in it, and doubling would take several round trips.
-    pub(super) fn widen(&mut self, to: u64) {
-        if let Pattern::Sequential { run, window, grow_at } = self
-            && run.length() >= FIRST
-            && *window < to
-        {
-            *window = to;
-            *grow_at = run.end + to / 2;
-        }
     }
 
     /// Where the reader is: the end of its last, or furthest, read.
@@ -139,36 +137,37 @@ impl Pattern {
         matches!(self, Pattern::Sequential { .. })
     }
 
+    /// Begins with a larger window: over several connections, each needs room in it.
+    pub(super) fn widen(&mut self, to: u64) {
+        if let Pattern::Sequential { first, .. } = self {
+            *first = FIRST.max(to);
+        }
+    }
+
     /// The bytes worth having before they are asked for, from the reader's position on; `None` for random readers.
     pub(super) fn ahead(&self) -> Option<(u64, u64)> {
-        let Pattern::Sequential { run, window, .. } = *self else {
+        let Pattern::Sequential {
+            run,
+            first,
+            earned,
+            largest,
+        } = *self
+        else {
             return None;
         };
+        let window = first.saturating_add(earned).min(largest);
         let most = run.habit.map_or(u64::MAX, |habit| run.from.saturating_add(habit));
         let to = run.end.saturating_add(window).min(most);
         (to > run.end).then_some((run.end, to))
     }
 }
 
-fn begin(run: Run, largest: u64) -> Pattern {
-    let window = FIRST.min(largest);
+fn go_on(run: Run, first: u64, earned: u64, largest: u64) -> Pattern {
     Pattern::Sequential {
         run,
-        window,
-        grow_at: run.end + window / 2,
-    }
-}
-
-fn go_on(run: Run, window: u64, grow_at: u64, largest: u64) -> Pattern {
-    if run.end < grow_at {
-        return Pattern::Sequential { run, window, grow_at };
-    }
-    // A window that was squeezed to nothing begins anew.
-    let window = (window * 2).max(FIRST).min(largest);
-    Pattern::Sequential {
-        run,
-        window,
-        grow_at: run.end + window / 2,
+        first,
+        earned: earned.max(run.length() / EARNED),
+        largest,
     }
 }
 
@@ -192,11 +191,11 @@ mod tests {
         assert_eq!(after(&[(0, 128 * K)]).ahead(), None);
         assert_eq!(
             after(&[(0, 128 * K), (128 * K, 128 * K)]).ahead(),
-            Some((256 * K, 256 * K + FIRST))
+            Some((256 * K, 256 * K + FIRST + 128 * K))
         );
         assert_eq!(
             after(&[(5000, 10), (5010, 10)]).ahead(),
-            Some((5020, 5020 + FIRST))
+            Some((5020, 5030 + FIRST))
         );
     }
 
@@ -222,18 +221,17 @@ mod tests {
     }
 
     #[test]
-    fn the_window_doubles_up_to_its_limit_and_stays_there() {
+    fn a_window_is_half_of_what_was_read_and_the_first_up_to_its_limit() {
         let mut pattern = Pattern::Fresh;
-        let mut windows = Vec::new();
+        let mut largest = 0;
         for n in 0..2000 {
             pattern.note(n * 128 * K, 128 * K, MAX);
-            if let Some((from, to)) = pattern.ahead()
-                && windows.last() != Some(&(to - from))
-            {
-                windows.push(to - from);
+            if let Some((from, to)) = pattern.ahead() {
+                assert_eq!(to - from, (FIRST + from / 2).min(MAX));
+                largest = to - from;
             }
         }
-        assert_eq!(windows, [1, 2, 4, 8, 16, 32].map(|m| m * K * K));
+        assert_eq!(largest, MAX);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use std::time::Instant;
 
 use super::blocks::{BLOCK, Blocks, Presence, span_of};
 use super::budget::Share;
+use super::meter::Meter;
 use super::readahead::Pattern;
+use super::stamp::Stamp;
 use super::verify::OrderedHash;
+use super::whole::Later;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::FilePlace;
 
@@ -79,6 +82,8 @@ pub(super) struct Ask {
     pub(super) end: u64,
     /// When.
     pub(super) since: Instant,
+    /// Its bytes were not there when it was asked.
+    pub(super) has_waited: bool,
     purpose: Option<Purpose>,
 }
 
@@ -90,6 +95,7 @@ impl Ask {
             offset,
             end,
             since: Instant::now(),
+            has_waited: false,
             purpose: Some(purpose),
         }
     }
@@ -139,13 +145,11 @@ pub(super) enum Path {
         /// The last block.
         last: u64,
     },
-    /// The missing blocks up to and with `last`, ahead of a reader, beside others of the kind.
+    /// The missing blocks up to and with `last`, ahead of a reader, maybe beside others of the kind.
     Range {
         /// The last block.
         last: u64,
     },
-    /// All missing bytes from its position on, by open-ended ranges.
-    Ahead,
     /// The whole file, one stream from its first byte: every reader can wait for it.
     Whole,
 }
@@ -212,14 +216,8 @@ impl Fetch {
             && match self.path {
                 Path::Part { last } => byte < (last + 1) * BLOCK,
                 Path::Range { last } => byte < (floor + SOON).min((last + 1) * BLOCK),
-                Path::Ahead => byte < floor + SOON,
                 Path::Whole => true,
             }
-    }
-
-    /// Whether it was asked for on the way to `to`. A range that ends beyond a window began within it.
-    pub(super) fn begins_before(&self, to: u64) -> bool {
-        self.begin < to
     }
 
     /// Whether it will bring this block, if not soon: no other range is asked for then.
@@ -244,6 +242,8 @@ pub(super) struct State {
     pub(super) size: u64,
     /// Whether there is a checksum to compare with.
     pub(super) checked: bool,
+    /// Whether all of it has room in the cache.
+    pub(super) has_room: bool,
     /// Where to ask for the bytes: the place given last, as others may be gone by now.
     pub(super) place: FilePlace,
     /// The copy on disk.
@@ -260,16 +260,26 @@ pub(super) struct State {
     pub(super) waiters: Vec<Ask>,
     /// Downloads.
     pub(super) fetches: Vec<Fetch>,
+    /// How many bytes of this copy were hashed.
+    pub(super) hashed: u64,
+    /// All of it was hashed and was right, although not all of it is there any more.
+    pub(super) proved: bool,
     /// The hash as far as it got, while no thread has it.
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
-    /// The data file was given away: no block may be taken from it.
-    pub(super) handed_out: bool,
+    /// How often the data file was given away: no block may be taken from it.
+    pub(super) handed_out: u64,
+    /// What the data file of a complete copy was when its trusted blocks were compared.
+    pub(super) stamp: Option<Stamp>,
+    /// Blocks of a complete copy that are being compared, and the reads that wait for that.
+    pub(super) comparing: Vec<(u64, Vec<Later>)>,
     /// The content stands in line for a slot.
     pub(super) queued: bool,
     /// When bytes last came.
     pub(super) progress: Instant,
+    /// How fast they come.
+    pub(super) meter: Meter,
     next_id: u64,
 }
 
@@ -279,6 +289,7 @@ impl State {
         State {
             size,
             checked,
+            has_room: true,
             place,
             copy: Copy::Unopened,
             presence: Presence::none(size),
@@ -287,11 +298,16 @@ impl State {
             readers: HashMap::new(),
             waiters: Vec::new(),
             fetches: Vec::new(),
+            hashed: 0,
+            proved: false,
             hash: None,
             hasher: Hasher::Idle,
-            handed_out: false,
+            handed_out: 0,
+            stamp: None,
+            comparing: Vec::new(),
             queued: false,
             progress: Instant::now(),
+            meter: Meter::default(),
             next_id: 0,
         }
     }
@@ -337,9 +353,33 @@ impl State {
         None
     }
 
+    /// Whether nothing else is missing for the checksum. A file without room is hashed as it passes: what was hashed
+    /// may be gone again. What of it comes a second time was not hashed.
+    pub(super) fn completes(&self, block: u64) -> bool {
+        let from = match self.has_room || self.proved {
+            true => 0,
+            false => self.hashed / BLOCK,
+        };
+        self.presence.next_missing(from) == Some(block) && self.presence.next_missing(block + 1).is_none()
+    }
+
+    /// The first block that is about to be hashed, of a file without room: it and those after it have to stay until then.
+    pub(super) fn first_unhashed(&self) -> Option<u64> {
+        let next = self.hashed / BLOCK;
+        let is_followed = self.hasher == Hasher::Follows && !self.has_room && !self.proved;
+        (is_followed && self.presence.has(next)).then_some(next)
+    }
+
+    /// Forgets what was hashed.
+    pub(super) fn forget_hash(&mut self) {
+        self.hash = None;
+        self.hashed = 0;
+        self.proved = false;
+    }
+
     /// How far a block that is being written may be read. The block that completes the file only after the checksum.
     fn readable_end(&self, block: u64) -> Option<u64> {
-        if self.checked && self.presence.missing() <= 1 {
+        if self.checked && self.completes(block) {
             return None;
         }
         self.fetches
@@ -402,18 +442,36 @@ impl State {
         Some(next)
     }
 
-    /// The first block from `from` on that is missing and that no download brings; `near` is how many blocks an open-ended
-    /// stream is left.
-    pub(super) fn next_unplanned(&self, from: u64, near: u64) -> Option<u64> {
+    /// The first block from `from` on that is missing and that no download brings.
+    pub(super) fn next_unplanned(&self, from: u64) -> Option<u64> {
         let mut next = self.presence.next_missing(from)?;
-        while let Some(end) = self.planned_to(next, near) {
+        while let Some(end) = self.planned_to(next) {
             next = self.presence.next_missing(end)?;
         }
         Some(next)
     }
 
+    /// Tells the budget what is there or on its way within a reader's window, and not yet read.
+    pub(super) fn count_ahead(&mut self, reader: u64) {
+        let ahead = self.readers.get(&reader).and_then(Reading::ahead);
+        let bytes = ahead.map_or(0, |(position, to)| {
+            let end = match self.next_unplanned(position / BLOCK) {
+                Some(block) => (block * BLOCK).min(to),
+                None => to.min(self.size),
+            };
+            end.saturating_sub(position)
+        });
+        if let Some(share) = self
+            .readers
+            .get_mut(&reader)
+            .and_then(|reading| reading.share.as_mut())
+        {
+            share.count(bytes);
+        }
+    }
+
     /// Where the blocks end that one download brings, if `block` is one of them.
-    fn planned_to(&self, block: u64, near: u64) -> Option<u64> {
+    fn planned_to(&self, block: u64) -> Option<u64> {
         self.fetches
             .iter()
             .filter(|fetch| fetch.generation == self.generation)
@@ -421,7 +479,6 @@ impl State {
                 let floor = fetch.floor() / BLOCK;
                 let end = match fetch.path {
                     Path::Part { last } | Path::Range { last } => last + 1,
-                    Path::Ahead => floor + near,
                     Path::Whole => u64::MAX,
                 };
                 (floor..end).contains(&block).then_some(end)
@@ -466,7 +523,9 @@ impl State {
             return 0;
         }
         let (start, end) = span_of(block, self.size);
-        self.hash = None;
+        if self.has_room || block >= self.hashed / BLOCK {
+            self.forget_hash();
+        }
         let Some(blocks) = self.blocks().cloned() else {
             return 0;
         };

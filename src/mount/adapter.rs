@@ -5,24 +5,22 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
-    LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, KernelConfig, LockOwner,
+    Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-
-use parking_lot::Mutex;
 
 use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
-use super::handles::Handles;
+use super::inline::Inline;
 use super::kernel;
-use super::listings::fill;
-use super::requests::{intent, made_by, permissions, process_of, text, xattr};
+use super::listings::{Folder, fill};
+use super::reads::Read;
+use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
 use crate::staging::Position;
 use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
@@ -31,24 +29,22 @@ use crate::tree::{Facts, Handle, Intent, LabelMode, Lookup, Tree};
 pub(super) struct Adapter {
     shared: Arc<Shared>,
     lanes: Arc<Lanes>,
-    /// Held by the reader that writes by itself.
-    inline: Mutex<()>,
+    /// Entered by the threads that do something by themselves.
+    inline: Inline,
+    /// Whether to let the kernel read cached files by itself.
+    passthrough: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(tree: Arc<Tree>) -> Self {
-        let shared = Shared {
-            tree,
-            files: Handles::default(),
-            folders: Handles::default(),
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            notifier: OnceLock::new(),
-        };
+    pub(super) fn new(tree: Arc<Tree>, passthrough: bool) -> Self {
+        let shared = Arc::new(Shared::new(tree));
+        let lanes = Arc::<Lanes>::default();
+        shared.listen(&lanes);
         Adapter {
-            shared: Arc::new(shared),
-            lanes: Arc::default(),
-            inline: Mutex::default(),
+            shared,
+            lanes,
+            inline: Inline::new(kernel::READERS - 1),
+            passthrough,
         }
     }
 
@@ -74,6 +70,9 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         kernel::negotiate(config);
+        if self.passthrough && kernel::offer_files(config) {
+            self.shared.backing.enable();
+        }
         Ok(())
     }
 
@@ -124,17 +123,13 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let shared = self.shared();
-        let time = |time| match time {
-            TimeOrNow::SpecificTime(time) => time,
-            TimeOrNow::Now => SystemTime::now(),
-        };
         let facts = Facts {
             mode: mode.map(permissions),
             uid,
             gid,
-            atime: atime.map(time),
+            atime: atime.map(moment),
             // A change of size sets it by itself.
-            mtime: mtime.filter(|_| size.is_none()).map(time),
+            mtime: mtime.filter(|_| size.is_none()).map(moment),
             ctime: None,
         };
         self.lanes.metadata.run(move || {
@@ -270,10 +265,7 @@ impl Filesystem for Adapter {
             &self.lanes.metadata
         };
         lane.run(move || match shared.tree.open(ino.0, intent) {
-            Ok(opened) => {
-                let (fh, flags) = shared.opened(opened);
-                reply.opened(fh, flags);
-            }
+            Ok(opened) => shared.answer_open(ino.0, opened, reply),
             Err(error) => reply.error(shared.errno(&error)),
         });
     }
@@ -321,24 +313,19 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let shared = self.shared();
-        let handle = match shared.file(fh) {
+        let handle = match self.shared.file(fh) {
             Ok(handle) => handle,
-            Err(error) => return reply.error(shared.errno(&error)),
+            Err(error) => return reply.error(self.shared.errno(&error)),
         };
-        let lane = match *handle {
-            Handle::Staged { .. } => &self.lanes.staged,
-            Handle::Member(..) => &self.lanes.archives,
-            Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &self.lanes.data,
+        let read = Read {
+            shared: self.shared(),
+            lanes: Arc::clone(&self.lanes),
+            ino: ino.0,
+            handle,
+            offset,
+            size,
         };
-        lane.run(move || {
-            let answer_to = Arc::clone(&shared);
-            let answer = move |answer: Result<Vec<u8>>| match answer {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(answer_to.errno(&error)),
-            };
-            shared.tree.read(ino.0, &handle, offset, size, Box::new(answer));
-        });
+        read.answer(&self.inline, reply);
     }
 
     fn write(
@@ -373,7 +360,7 @@ impl Filesystem for Adapter {
         };
         // One of the readers at a time may write by itself, which saves handing on and copying what is most of the time
         // a copy to the page cache. Should the disk keep it waiting, the other readers go on.
-        if let Some(_only) = self.inline.try_lock()
+        if let Some(_writes) = self.inline.enter_to_write()
             && let Some(written) = shared.tree.write_quickly(ino.0, &handle, position, data)
         {
             return answer(&shared, written, data.len());
@@ -406,7 +393,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -418,7 +405,7 @@ impl Filesystem for Adapter {
             let released = shared
                 .files
                 .remove(fh.0)
-                .map_or(Ok(()), |handle| shared.tree.release(&handle));
+                .map_or(Ok(()), |handle| shared.released(ino.0, handle));
             shared.empty(released, reply);
         });
     }
@@ -480,8 +467,9 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let shared = self.shared();
         let Some(name) = name.to_str().filter(|name| name.starts_with("user.")) else {
-            // Asked for before writes and by each `ls -l`: answered at once.
-            return reply.error(Errno::ENODATA);
+            // Asked for before writes and by each `ls -l`: answered at once, and in a way that has ls not ask again for
+            // each file.
+            return reply.error(Errno::EOPNOTSUPP);
         };
         let name = name.to_owned();
         self.lanes
@@ -538,21 +526,26 @@ impl Filesystem for Adapter {
         let shared = self.shared();
         self.lanes.metadata.run(move || match shared.tree.list(ino.0) {
             Ok(listing) => {
-                let fh = FileHandle(shared.folders.insert(Arc::new(listing)));
-                reply.opened(fh, FopenFlags::empty());
+                let flags = shared.folder_flags(ino.0, &listing);
+                let fh = FileHandle(shared.folders.insert(Arc::new(Folder::new(listing))));
+                reply.opened(fh, flags);
             }
             Err(error) => reply.error(shared.errno(&error)),
         });
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let shared = &self.shared;
-        let listing = match shared.folder(fh) {
-            Ok(listing) => listing,
+        let shared = self.shared();
+        let folder = match shared.folder(fh) {
+            Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        fill(&listing, ino, offset, &mut reply);
-        reply.ok();
+        // Long lists take a while to be made, though nobody is asked.
+        self.lanes.metadata.run(move || {
+            folder.told_names();
+            fill(shared.tree.lines(&folder.listing), ino, offset, &mut reply);
+            reply.ok();
+        });
     }
 
     fn readdirplus(
@@ -563,13 +556,15 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let shared = &self.shared;
-        let listing = match shared.folder(fh) {
-            Ok(listing) => listing,
+        let shared = self.shared();
+        let folder = match shared.folder(fh) {
+            Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        shared.fill_with_attributes(&listing, ino, offset, &mut reply);
-        reply.ok();
+        self.lanes.metadata.run(move || {
+            shared.fill_with_attributes(&folder, ino, offset, &mut reply);
+            reply.ok();
+        });
     }
 
     fn releasedir(

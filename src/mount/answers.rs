@@ -3,16 +3,21 @@
 //! Used by `adapter` alone. It asks the tree nothing.
 
 use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, Notifier, ReplyEmpty, ReplyEntry,
 };
+use lru::LruCache;
+use parking_lot::Mutex;
 
+use super::backing::Backing;
 use super::handles::Handles;
+use super::listings::{Folder, Told};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::tree::{Access, Attributes, Found, Handle, Kind, Listing, Opened, Tree};
+use crate::tree::{Access, Attributes, Found, Handle, Kind, Opened, Tree};
 
 /// Numbers are never used twice, so all are of the first generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -25,14 +30,33 @@ const PREFERRED_READ: u32 = 128 << 10;
 pub(super) struct Shared {
     pub(super) tree: Arc<Tree>,
     pub(super) files: Handles<Handle>,
-    pub(super) folders: Handles<Listing>,
+    pub(super) folders: Handles<Folder>,
+    /// Published folders of which the kernel was told everything, by their numbers.
+    pub(super) told: Mutex<LruCache<u64, Told>>,
+    pub(super) backing: Backing,
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// To tell the kernel what it must not rely on any more. Set as soon as there is a session.
     pub(super) notifier: OnceLock<Notifier>,
 }
 
+/// As many folders are remembered as known to the kernel.
+const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
 impl Shared {
+    pub(super) fn new(tree: Arc<Tree>) -> Self {
+        Shared {
+            tree,
+            files: Handles::default(),
+            folders: Handles::default(),
+            told: Mutex::new(LruCache::new(TOLD)),
+            backing: Backing::default(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            notifier: OnceLock::new(),
+        }
+    }
+
     pub(super) fn attr(&self, ino: u64, attributes: &Attributes) -> FileAttr {
         let (kind, perm) = match (attributes.kind, attributes.access) {
             (Kind::Folder, Access::Open) => (FileType::Directory, 0o555),
@@ -81,7 +105,7 @@ impl Shared {
         self.files.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
     }
 
-    pub(super) fn folder(&self, fh: FileHandle) -> Result<Arc<Listing>> {
+    pub(super) fn folder(&self, fh: FileHandle) -> Result<Arc<Folder>> {
         self.folders.get(fh.0).ok_or_else(|| Error::call(libc::EBADF))
     }
 

@@ -1,5 +1,7 @@
 //! What is agreed with the kernel: capabilities and sizes.
 
+use std::path::Path;
+
 use fuser::{Config, InitFlags, KernelConfig, SessionACL};
 
 /// The kernel sends writes of up to 1 MiB (256 pages) unless root raised `fs.fuse.max_pages_limit`; more would only
@@ -10,9 +12,13 @@ pub(super) const LARGEST_WRITE: u32 = 1 << 20;
 /// of one slow file keep all other readers waiting.
 const BACKGROUND: u16 = 1024;
 
-/// Threads that read from the kernel. They only hand on, but for one at a time that may write to a staged file: so two
-/// are always there.
-const READERS: usize = 3;
+/// Threads that read from the kernel. They hand on what may wait for others, and read and write on the local disk by
+/// themselves, all but one at the same time: so one is always there.
+pub(super) const READERS: usize = 4;
+
+/// How far the kernel reads ahead, and so how much it asks for at once: as much as it takes in one answer. Only root may
+/// raise it from 128 KiB.
+const READ_AHEAD: u32 = 1024;
 
 /// What we ask for. Each is taken if the kernel has it.
 const WANTED: [InitFlags; 7] = [
@@ -44,6 +50,39 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
     }
     if let Err(most) = config.set_max_background(BACKGROUND) {
         log::info!("the kernel keeps at most {most} requests in the background");
+    }
+}
+
+/// Agrees that the kernel may be given files to read by itself. False if it can't, or takes them from root only and this is
+/// not root: then nothing is spent on it.
+pub(super) fn offer_files(config: &mut KernelConfig) -> bool {
+    /// CAP_SYS_ADMIN, as a bit of the capabilities.
+    const ADMINISTRATOR: u64 = 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    capabilities.is_some_and(|all| all & ADMINISTRATOR != 0)
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        // The cache is on a plain file system, not on one that is itself stacked on another.
+        && config.set_max_stack_depth(1).is_ok()
+}
+
+/// Lets the kernel read further ahead, where that is allowed.
+pub(super) fn raise_read_ahead(mountpoint: &Path) {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    // Without asking the file system itself, which is not being served yet.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let Ok(stat) = statx(CWD, mountpoint, flags, StatxFlags::empty()) else {
+        return;
+    };
+    let setting = format!(
+        "/sys/class/bdi/{}:{}/read_ahead_kb",
+        stat.stx_dev_major, stat.stx_dev_minor
+    );
+    match std::fs::write(&setting, READ_AHEAD.to_string()) {
+        Ok(()) => log::debug!("{setting} is {READ_AHEAD}"),
+        Err(error) => log::debug!("{setting} stays as it is: {error}"),
     }
 }
 

@@ -2,16 +2,17 @@
 //!
 //! Used by `adapter` alone. What does not fit into one answer is asked for again, with an offset.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{FileAttr, FileType, FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use parking_lot::Mutex;
 
 use super::answers::{GENERATION, Shared, file_type};
-use crate::tree::{Access, Attributes, Facts, Kind, Listing};
+use crate::tree::{Access, Attributes, Facts, Kind, Line, Listing};
 
 /// Tells the names from `offset` on, as many as fit.
-pub(super) fn fill(listing: &Listing, folder: INodeNo, offset: u64, reply: &mut ReplyDirectory) {
-    for (position, line) in lines_from(listing, offset) {
+pub(super) fn fill(lines: &[Line], folder: INodeNo, offset: u64, reply: &mut ReplyDirectory) {
+    for (position, line) in lines_from(lines, offset) {
         let (name, kind) = match line {
             Place::Dot(name) => (name, FileType::Directory),
             Place::Line(line) => (line.name.as_str(), file_type(line.attributes.kind)),
@@ -24,15 +25,38 @@ pub(super) fn fill(listing: &Listing, folder: INodeNo, offset: u64, reply: &mut 
 }
 
 impl Shared {
+    /// How the kernel may treat a folder that is opened. It keeps what it was told of a published one. It need not ask
+    /// again while the names are the same and the attributes it was told with them count: later it has to, because
+    /// asking once for all is so much faster than once for each.
+    pub(super) fn folder_flags(&self, ino: u64, listing: &Listing) -> FopenFlags {
+        let Some(serial) = listing.serial() else {
+            return FopenFlags::empty();
+        };
+        let told = self.told.lock().get(&ino).copied();
+        let is_known = told.is_some_and(|told| told.serial == serial && Instant::now() < told.until);
+        if is_known {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::FOPEN_CACHE_DIR
+        }
+    }
+
     /// Tells names and attributes from `offset` on, as many as fit. Each that is told counts as looked up.
     pub(super) fn fill_with_attributes(
         &self,
-        listing: &Listing,
+        folder_listing: &Folder,
         folder: INodeNo,
         offset: u64,
         reply: &mut ReplyDirectoryPlus,
     ) {
-        for (position, line) in lines_from(listing, offset) {
+        let listing = &folder_listing.listing;
+        if offset == 0 {
+            // Taken back until all is told.
+            self.told.lock().pop(&folder.0);
+            let until = Instant::now() + self.tree.life_of_listing(listing);
+            folder_listing.begun(until);
+        }
+        for (position, line) in lines_from(self.tree.lines(listing), offset) {
             let full = match line {
                 // The kernel takes no lookup for these two.
                 Place::Dot(name) => {
@@ -54,24 +78,65 @@ impl Shared {
                 }
             };
             if full {
-                break;
+                return;
             }
         }
+        if let Some(serial) = listing.serial()
+            && let Some(until) = folder_listing.until()
+        {
+            self.told.lock().put(folder.0, Told { serial, until });
+        }
+    }
+}
+
+/// An open folder.
+pub(super) struct Folder {
+    pub(super) listing: Listing,
+    /// Until when all attributes that were told count; nothing if some names were told without.
+    until: Mutex<Option<Instant>>,
+}
+
+/// What the kernel was told of a folder, with all attributes.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    serial: u64,
+    until: Instant,
+}
+
+impl Folder {
+    pub(super) fn new(listing: Listing) -> Self {
+        Folder {
+            listing,
+            until: Mutex::default(),
+        }
+    }
+
+    fn begun(&self, until: Instant) {
+        *self.until.lock() = Some(until);
+    }
+
+    /// Names are told without their attributes.
+    pub(super) fn told_names(&self) {
+        *self.until.lock() = None;
+    }
+
+    fn until(&self) -> Option<Instant> {
+        *self.until.lock()
     }
 }
 
 /// `.` and `..`, then the listing.
 enum Place<'a> {
     Dot(&'static str),
-    Line(&'a crate::tree::Line),
+    Line(&'a Line),
 }
 
 /// The places of a folder after `offset`, each with the offset that comes after it.
-fn lines_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
+fn lines_from(lines: &[Line], offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
     [".", ".."]
         .into_iter()
         .map(Place::Dot)
-        .chain(listing.lines.iter().map(Place::Line))
+        .chain(lines.iter().map(Place::Line))
         .zip(1u64..)
         .map(|(place, position)| (position, place))
         .skip(usize::try_from(offset).unwrap_or(usize::MAX))

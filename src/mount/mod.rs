@@ -5,11 +5,14 @@
 mod adapter;
 mod afterwards;
 mod answers;
+mod backing;
 pub mod device;
 mod handles;
+mod inline;
 mod kernel;
 mod lanes;
 mod listings;
+mod reads;
 mod requests;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::catalog::{Catalog, Times};
+use crate::catalog::{Catalog, Keeping, Times};
 use crate::config::MountSettings;
 use crate::content;
 use crate::error::{Error, Kind, Result};
@@ -41,25 +44,30 @@ const LOOK: Duration = Duration::from_millis(100);
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Of the disk with the cache, the part that is left free.
 const KEEP_FREE: f64 = 0.05;
+/// What is known of records, on disk: 40,000 of the usual 6 KB, and little beside the bytes of one large file.
+const CATALOG_LIMIT: u64 = 256 << 20;
 
 /// Mounts and serves until it is unmounted; `ready` is called once the mount answers.
 ///
 /// # Errors
 /// Whatever keeps it from mounting; after that, none.
 pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
+    crate::memory::tune();
     raise_descriptor_limit();
     let tree = build(&settings)?;
     let content = Arc::clone(tree.content());
     let staging = Arc::clone(tree.staging());
+    let catalog = Arc::clone(tree.catalog());
 
     let (acl, config) = kernel::session_config();
     let device = device::attach(&settings)?;
-    let adapter = Adapter::new(Arc::clone(&tree));
+    let adapter = Adapter::new(Arc::clone(&tree), settings.passthrough);
     let afterwards = adapter.afterwards();
     let hear = adapter.hears();
     let session = fuser::Session::from_fd(adapter, device, acl, config)
         .map_err(|e| Error::local("agree with the kernel on how to talk", &e))?;
     hear(session.notifier());
+    kernel::raise_read_ahead(&settings.mountpoint);
     let mountpoint = settings.mountpoint.clone();
     let weak = Arc::downgrade(&tree);
     on_signal(move || {
@@ -78,6 +86,7 @@ pub fn serve(settings: MountSettings, ready: impl FnOnce()) -> Result<()> {
     afterwards.finish(LAST_CALLS);
     staging.shutdown();
     content.shutdown();
+    catalog.shutdown();
     remove_private_cache(&settings.cache_dir, std::process::id());
     served.map_err(|e| Error::local("serve the mount", &e))
 }
@@ -120,7 +129,11 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         records: settings.metadata_ttl,
         drafts: settings.draft_ttl,
     };
-    let catalog = Arc::new(Catalog::new(Arc::clone(&repository), times));
+    let keeping = keeping(settings, repository.url());
+    let catalog = Arc::new(Catalog::new(Arc::clone(&repository), times, Some(&keeping)));
+    if settings.begin_offline {
+        catalog.begin_offline();
+    }
     let (content, cache_dir) = open_cache(settings, &repository, &board)?;
     let told = Arc::new(Told::default());
     let (known, remembered) = (Arc::clone(&catalog), Arc::clone(&told));
@@ -135,7 +148,7 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
     let staging = Area::open(
         staging::Settings {
             directory: settings.state_dir.clone(),
-            account: staging::account_of(repository.url(), settings.token.as_deref()),
+            account: keeping.account,
             uploads: settings.uploads,
             close_wait: settings.close_wait,
             rules: staging::Rules::new(&settings.junk)?,
@@ -162,6 +175,16 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         cache_dir,
     };
     Ok(Arc::new(Tree::new(floors, rules, facts)))
+}
+
+/// Where the catalog of such a mount is kept. `url` is the repository's address as `repository/` writes it.
+#[must_use]
+pub fn keeping(settings: &MountSettings, url: &str) -> Keeping {
+    Keeping {
+        directory: settings.cache_dir.clone(),
+        account: staging::account_of(url, settings.token.as_deref()),
+        limit: CATALOG_LIMIT.min(settings.cache_size),
+    }
 }
 
 /// The cache, or a private one if another daemon has it.

@@ -3,8 +3,9 @@
 //! Used by `adapter` alone. It asks the tree nothing.
 
 use std::ffi::OsStr;
+use std::time::SystemTime;
 
-use fuser::{Errno, OpenAccMode, OpenFlags, ReplyXattr, Request};
+use fuser::{Errno, OpenAccMode, OpenFlags, ReplyXattr, Request, TimeOrNow};
 
 use super::answers::Shared;
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -27,6 +28,14 @@ pub(super) fn process_of(thread: u32) -> u32 {
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
         .unwrap_or(thread)
+}
+
+/// A time that is to be set.
+pub(super) fn moment(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
 }
 
 /// The permission bits of a mode; its type is not ours to keep.

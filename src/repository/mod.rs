@@ -120,6 +120,18 @@ impl Repository {
         })
     }
 
+    /// The same server for who has something to go on with if it doesn't answer within this time.
+    #[must_use]
+    pub fn hasty(&self, whole: Duration) -> Repository {
+        Repository {
+            engine: Arc::clone(&self.engine),
+            transport: Arc::new(self.transport.hasty(whole)),
+            presigned: Presigned::default(),
+            transfers: Transfers::default(),
+            is_zenodo: AtomicBool::new(self.is_zenodo.load(Ordering::Relaxed)),
+        }
+    }
+
     /// The repository's address, without `/api` and without a slash at the end.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -145,6 +157,12 @@ impl Repository {
     #[must_use]
     pub fn limits_seen(&self) -> Option<RateLimit> {
         self.transport.pacer.last()
+    }
+
+    /// How many requests were sent, of every kind.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.transport.sent.load(Ordering::Relaxed)
     }
 
     /// The largest page this repository gives. Larger ones are asked for as this.

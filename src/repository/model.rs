@@ -262,6 +262,12 @@ impl Record {
     pub fn document(&self) -> &Map<String, Value> {
         &self.document
     }
+
+    /// Takes the document out, and leaves an empty one.
+    #[must_use]
+    pub fn take_document(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.document)
+    }
 }
 
 fn files_of(document: &Map<String, Value>) -> Files {

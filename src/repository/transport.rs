@@ -6,6 +6,8 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -131,8 +133,10 @@ pub(super) struct Transport {
     pub(super) base: Base,
     authorization: Option<HeaderValue>,
     pub(super) limits: Limits,
-    pub(super) pacer: Pacer,
+    pub(super) pacer: Arc<Pacer>,
     pub(super) proxy: Option<Url>,
+    /// Requests sent.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -192,9 +196,26 @@ impl Transport {
             base,
             authorization: settings.token.as_ref().map(|token| token.header()).transpose()?,
             limits,
-            pacer: Pacer::default(),
+            pacer: Arc::default(),
             proxy,
+            sent: Arc::default(),
         })
+    }
+
+    /// The same, but that no request for JSON takes longer than this. Connections and pace are shared.
+    pub(super) fn hasty(&self, whole: Duration) -> Self {
+        Transport {
+            client: self.client.clone(),
+            base: self.base.clone(),
+            authorization: self.authorization.clone(),
+            limits: Limits {
+                whole: whole.min(self.limits.whole),
+                ..self.limits.clone()
+            },
+            pacer: Arc::clone(&self.pacer),
+            proxy: self.proxy.clone(),
+            sent: Arc::clone(&self.sent),
+        }
     }
 
     pub(super) fn has_token(&self) -> bool {
@@ -203,6 +224,7 @@ impl Transport {
 
     /// A request to the repository or to where it sent us; the token goes along only to its own origin.
     pub(super) fn request(&self, method: Method, url: &Url, with_token: bool) -> RequestBuilder {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let request = self.client.request(method, url.clone());
         match &self.authorization {
             Some(value) if with_token && Origin::of(url) == *self.base.origin() => {

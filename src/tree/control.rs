@@ -1,9 +1,11 @@
 //! `.rdmfs/`: what the mount says about itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::Tree;
 use crate::error::{Error, Kind, Result};
@@ -25,6 +27,7 @@ impl Tree {
     #[must_use]
     pub fn status(&self) -> Status {
         let usage = self.floors.content.usage();
+        let totals = self.floors.content.totals();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -43,7 +46,8 @@ impl Tree {
                     file: download.place.to_string(),
                     have: download.have,
                     size: download.total,
-                    rate: download.rate as u64,
+                    rate: download.rate,
+                    waiting: download.waiting as u64,
                     note: (!download.note.is_empty()).then(|| download.note.to_owned()),
                 })
                 .collect(),
@@ -52,6 +56,15 @@ impl Tree {
                 used: usage.bytes,
                 limit: usage.limit,
                 files: usage.files,
+                handed_out: self.floors.content.handed_out(),
+                counted: usage.counted,
+                pinned: usage.pinned,
+                kept_free: usage.kept_free,
+            },
+            totals: status::Totals {
+                from_cache: totals.from_cache,
+                from_network: totals.from_network,
+                requests: self.floors.repository.requests(),
             },
             staging: self.floors.staging.directory().to_owned(),
             rate_limit: self
@@ -66,39 +79,54 @@ impl Tree {
                         .and_then(|reset| reset.duration_since(UNIX_EPOCH).ok())
                         .map_or(0, |since| since.as_secs()),
                 }),
+            offline: self.floors.catalog.offline().map(|offline| status::Offline {
+                since: status::rfc3339(offline.since),
+                known_at: offline.known_at.map(status::rfc3339),
+            }),
             inodes: self.inode_count() as u64,
             problems: self.floors.board.problems(),
         }
     }
 
-    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`.
+    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`, `cache ORDER`, `work ID SINCE`,
+    /// `stop ID`. Returns what there is to answer besides that it is done.
     ///
     /// # Errors
     /// `Call(EINVAL)` for what is no command; else as the command says.
-    pub(super) fn command(&self, line: &[u8]) -> Result<()> {
+    pub(super) fn command(self: &Arc<Self>, line: &[u8]) -> Result<Value> {
         let line = String::from_utf8_lossy(line);
         let (verb, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        let number = || -> Result<u64> {
-            argument.trim().parse().map_err(|_| {
-                Error::new(
-                    Kind::Call(libc::EINVAL),
-                    format!("{argument:?} is no number of an upload"),
-                )
+        let number_in = |text: &str, of: &str| -> Result<u64> {
+            text.trim().parse().map_err(|_| {
+                let what = format!("{text:?} is no number of {of}");
+                Error::new(Kind::Call(libc::EINVAL), what)
             })
         };
+        let upload = || number_in(argument, "an upload");
         match verb {
-            "retry" => self.floors.staging.retry(number()?),
-            "discard" => self.floors.staging.discard(number()?),
+            "retry" => self.floors.staging.retry(upload()?)?,
+            "discard" => self.floors.staging.discard(upload()?)?,
             "refresh" => {
                 self.floors.catalog.expire();
                 self.archives.expire();
-                Ok(())
             }
-            _ => Err(
-                Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command"))
-                    .with_advice("There are: retry ID, discard ID, refresh."),
-            ),
+            "cache" => return Ok(json!({"work": self.begin_chore(argument)?})),
+            "work" => {
+                let (work, since) = argument.split_once(' ').unwrap_or((argument, "0"));
+                let work = self.chores.find(number_in(work, "any work")?)?;
+                let since = number_in(since, "an outcome")?;
+                let told = work.tell(usize::try_from(since).unwrap_or(usize::MAX));
+                return Ok(json!({"work": told}));
+            }
+            "stop" => self.chores.find(number_in(argument, "any work")?)?.stop(),
+            _ => {
+                return Err(
+                    Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command"))
+                        .with_advice("There are: retry ID, discard ID, refresh."),
+                );
+            }
         }
+        Ok(json!({}))
     }
 
     /// `status.json` of this moment.
@@ -111,10 +139,16 @@ impl Tree {
 }
 
 /// What is read after a command was written.
-pub(super) fn answer(done: &Result<()>) -> Bytes {
+pub(super) fn answer(done: &Result<Value>) -> Bytes {
     let answer = match done {
-        Ok(()) => serde_json::json!({"ok": true}),
-        Err(error) => serde_json::json!({"ok": false, "error": error.to_string(), "advice": error.advice()}),
+        Ok(more) => {
+            let mut answer = json!({"ok": true});
+            if let (Value::Object(answer), Value::Object(more)) = (&mut answer, more) {
+                answer.extend(more.clone());
+            }
+            answer
+        }
+        Err(error) => json!({"ok": false, "error": error.to_string(), "advice": error.advice()}),
     };
     Bytes::from(format!("{answer}\n"))
 }

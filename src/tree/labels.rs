@@ -85,7 +85,7 @@ impl Tree {
     pub fn label(&self, ino: u64, name: &str) -> Result<Vec<u8>> {
         // Asked for by the kernel before each write, and by `ls -l`: answered without looking.
         if !name.starts_with(USER) {
-            return Err(Error::call(libc::ENODATA));
+            return Err(Error::call(libc::EOPNOTSUPP));
         }
         let node = self.labelled(ino)?;
         let found = self

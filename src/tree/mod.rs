@@ -7,6 +7,7 @@
 
 mod archives;
 mod change;
+mod chores;
 mod control;
 mod documents;
 mod drafts;
@@ -17,6 +18,7 @@ mod names;
 mod node;
 mod open;
 mod rename;
+mod sums;
 mod told;
 mod view;
 mod views;
@@ -80,6 +82,7 @@ pub struct Tree {
     views: Views,
     labels: labels::Labels,
     archives: archives::Archives,
+    chores: chores::Chores,
 }
 
 struct State {
@@ -107,6 +110,8 @@ const STAGED: Duration = Duration::from_secs(1);
 const DOCUMENT: &str = "record.json";
 /// The folder with what is in a record's archives.
 const ARCHIVES: &str = "archives";
+/// The checksums of a record's files.
+const SUMS: &str = "md5sums.txt";
 /// What a user saved last as that, if the server did not accept it.
 const REJECTED: &str = "record.json.rejected";
 /// Why.
@@ -128,6 +133,7 @@ impl Tree {
             views: Views::default(),
             labels: labels::Labels::default(),
             archives: archives::Archives::new(rules.times.drafts),
+            chores: chores::Chores::default(),
         }
     }
 
@@ -141,6 +147,12 @@ impl Tree {
     #[must_use]
     pub fn content(&self) -> &Arc<content::Store> {
         &self.floors.content
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.floors.catalog
     }
 
     /// Written bytes.
@@ -250,10 +262,12 @@ impl Tree {
                 REJECTED => Node::Rejected(id.clone()),
                 _ => Node::Reasons(id.clone()),
             })),
-            Node::Home(Owner::Record(id)) if name == ARCHIVES => Ok(self.archives_of(id)),
-            Node::Home(owner @ Owner::Record(_)) => {
-                fixed(name == "files", Node::Folder(owner.clone(), "".into()))
-            }
+            Node::Home(owner @ Owner::Record(id)) => Ok(match name {
+                "files" => Some(Node::Folder(owner.clone(), "".into())),
+                SUMS => Some(Node::Sums(id.clone())),
+                ARCHIVES => self.archives_of(id),
+                _ => None,
+            }),
             Node::Archived(record, place) => self.archived_child(record, place, name),
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
@@ -261,6 +275,7 @@ impl Tree {
             | Node::Status
             | Node::Commands
             | Node::Document(_)
+            | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
             | Node::File(..) => Err(Error::call(libc::ENOTDIR)),
@@ -325,6 +340,7 @@ impl Tree {
                 Some(staged) => Ok(self.staged_attributes(node, &staged)),
                 None => Ok(self.entry_attributes(node, &*catalog.draft(id)?)),
             },
+            Node::Sums(id) => Ok(self.sums_attributes(id, &*catalog.record(id)?)),
             Node::Rejected(id) | Node::Reasons(id) => self.rejected_attributes(node, id),
             Node::Folder(owner, path) => {
                 // `files` is there even where it can't be listed, so that asking for it gives the reason.

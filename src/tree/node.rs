@@ -30,6 +30,8 @@ pub enum Node {
     Home(Owner),
     /// `record.json`
     Document(Owner),
+    /// `records/<id>/md5sums.txt`
+    Sums(RecordId),
     /// `record.json.rejected`: what a user saved last, if the server did not accept it.
     Rejected(RecordId),
     /// `record.json.errors`: why.
@@ -75,6 +77,7 @@ impl Node {
             Node::Status
             | Node::Commands
             | Node::Document(_)
+            | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
             | Node::File(..)
@@ -135,6 +138,7 @@ impl Node {
                 | Node::Concept(_)
                 | Node::Home(Owner::Record(_))
                 | Node::Document(Owner::Record(_))
+                | Node::Sums(_)
                 | Node::Folder(Owner::Record(_), _)
                 | Node::File(Owner::Record(_), _)
                 | Node::Archived(..)

@@ -59,6 +59,15 @@ pub enum Handle {
 }
 
 impl Handle {
+    /// Who reads bytes that stay what they are, so that no look at anything else is due before a read.
+    #[must_use]
+    pub fn published(&self) -> Option<&Reader> {
+        match self {
+            Handle::Stored { reader, place, .. } if matches!(place.owner, Owner::Record(_)) => Some(reader),
+            _ => None,
+        }
+    }
+
     /// The staged file that was opened to write, and by whom.
     fn writer(&self) -> Result<(&Arc<Staged>, &Writer)> {
         match self {
@@ -142,6 +151,7 @@ impl Tree {
             }),
             Node::Document(Owner::Draft(id)) if intent.write => self.open_document(id, intent),
             Node::Document(owner) => self.open_document_to_read(owner),
+            Node::Sums(id) => self.open_sums(id),
             Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
@@ -288,11 +298,17 @@ impl Tree {
     ///
     /// # Errors
     /// `Call(EBADF)` if it is not; `DiskFull`, `Local`; `Call(EFBIG)` past the largest offset.
-    pub fn write(&self, ino: u64, handle: &Handle, position: Position, bytes: &[u8]) -> Result<()> {
+    pub fn write(
+        self: &Arc<Self>,
+        ino: u64,
+        handle: &Handle,
+        position: Position,
+        bytes: &[u8],
+    ) -> Result<()> {
         if let Handle::Commands(answer) = handle {
             let done = self.command(bytes);
             *answer.lock() = control::answer(&done);
-            return done;
+            return done.map(drop);
         }
         let (staged, writer) = handle.writer()?;
         writer.wake(staged);

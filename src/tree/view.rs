@@ -4,13 +4,16 @@
 //! kept in `views`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::names::{self, Item, Layout};
 use super::node::{Attributes, Node};
-use super::{DOCUMENT, REASONS, REJECTED, Tree};
+use super::{DOCUMENT, REASONS, REJECTED, SUMS, Tree};
 use crate::catalog;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::repository::model::{FileEntry, Owner, RecordId};
 use crate::staging::Staged;
 
@@ -32,7 +35,12 @@ pub struct View {
     /// The next free number.
     next: usize,
     reserved: Reserved,
+    /// No other has it.
+    serial: u64,
 }
+
+/// The number of the next view.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Names that no file in the top folder has.
 pub(super) type Reserved = &'static [&'static str];
@@ -50,6 +58,7 @@ impl View {
             next: files.len(),
             files: files.into_iter().enumerate().collect(),
             reserved,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -145,6 +154,23 @@ impl View {
         Ok(keys)
     }
 
+    /// All files in a folder and below, by their paths from there, as they are shown.
+    pub(super) fn files_below(&self, path: &str) -> Vec<(String, &File)> {
+        let mut found = Vec::new();
+        let mut left = vec![(path.to_owned(), String::new())];
+        while let Some((folder, shown)) = left.pop() {
+            for (name, item) in self.layout.folder(&folder).into_iter().flatten() {
+                let shown = names::join(&shown, name);
+                match item {
+                    Item::Folder => left.push((names::join(&folder, name), shown)),
+                    Item::File(index) => found.push((shown, &self.files[index])),
+                }
+            }
+        }
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found
+    }
+
     /// The node a name in a folder stands for.
     pub(super) fn child(&self, owner: &Owner, path: &str, name: &str) -> Option<Node> {
         let item = self.layout.folder(path)?.get(name)?;
@@ -160,11 +186,38 @@ impl View {
 }
 
 /// A listed folder, as it was when it was opened.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Listing {
-    /// Its entries, without `.` and `..`.
-    pub lines: Vec<Line>,
+    lines: OnceLock<Vec<Line>>,
+    /// What the lines of a published folder are made from, when somebody wants to know: often the kernel knows them still.
+    from: Option<Published>,
 }
+
+/// A folder of a published record, of which nothing changes but by another view.
+struct Published {
+    owner: Owner,
+    path: Arc<str>,
+    entry: Arc<catalog::Entry>,
+    view: Arc<View>,
+}
+
+impl Listing {
+    /// Folders with the same number hold the same names. Only those of published records have one.
+    #[must_use]
+    pub fn serial(&self) -> Option<u64> {
+        self.from.as_ref().map(|from| from.view.serial)
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        let lines = self.lines.get().map_or(0, Vec::len);
+        memory::freed(lines * LINE_WEIGHT);
+    }
+}
+
+/// A line with its name and attributes, in bytes of memory.
+const LINE_WEIGHT: usize = 400;
 
 /// An entry of a listed folder.
 #[derive(Clone, Debug)]
@@ -201,7 +254,7 @@ impl Tree {
             Node::Control => vec![own("control", Node::Commands), own("status.json", Node::Status)],
             Node::Records => self.list_records()?,
             Node::Drafts => self.list_drafts()?,
-            Node::Home(owner @ Owner::Record(_)) => {
+            Node::Home(owner @ Owner::Record(id)) => {
                 let entry = self.entry_of(owner)?;
                 let files = Node::Folder(owner.clone(), "".into());
                 let mut lines = vec![
@@ -209,6 +262,11 @@ impl Tree {
                         name: "files".to_owned(),
                         attributes: self.folder_attributes(&files, &entry),
                         node: files,
+                    },
+                    Line {
+                        name: SUMS.to_owned(),
+                        attributes: self.sums_attributes(id, &entry),
+                        node: Node::Sums(id.clone()),
                     },
                     self.document_line(owner, &entry),
                 ];
@@ -236,17 +294,54 @@ impl Tree {
                 }
                 lines
             }
+            Node::Folder(owner @ Owner::Record(_), path) => {
+                let view = self.view(owner)?;
+                if !view.has_folder(path) {
+                    return Err(Error::call(libc::ENOENT));
+                }
+                let from = Published {
+                    owner: owner.clone(),
+                    path: Arc::clone(path),
+                    entry: self.entry_of(owner)?,
+                    view,
+                };
+                return Ok(Listing {
+                    lines: OnceLock::new(),
+                    from: Some(from),
+                });
+            }
             Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
             Node::Archived(record, place) => self.list_archived(record, place)?,
             Node::Concept(_)
             | Node::Status
             | Node::Commands
             | Node::Document(_)
+            | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
             | Node::File(..) => return Err(Error::call(libc::ENOTDIR)),
         };
-        Ok(Listing { lines })
+        Ok(Listing {
+            lines: lines.into(),
+            from: None,
+        })
+    }
+
+    /// The entries of a listed folder, without `.` and `..`. Asks nobody.
+    pub fn lines<'a>(&self, listing: &'a Listing) -> &'a [Line] {
+        listing.lines.get_or_init(|| match &listing.from {
+            Some(from) => self.lines_of(&from.view, &from.owner, &from.path, &from.entry),
+            None => Vec::new(),
+        })
+    }
+
+    /// How long the attributes in a listing count as current; nothing for one that may change any moment.
+    #[must_use]
+    pub fn life_of_listing(&self, listing: &Listing) -> Duration {
+        listing
+            .from
+            .as_ref()
+            .map_or(Duration::ZERO, |from| self.life_of(&from.owner))
     }
 
     fn document_line(&self, owner: &Owner, entry: &catalog::Entry) -> Line {
@@ -319,12 +414,15 @@ impl Tree {
 
     fn list_view(&self, owner: &Owner, path: &str, entry: &catalog::Entry) -> Result<Vec<Line>> {
         let view = self.view(owner)?;
-        let folder = view
-            .layout
-            .folder(path)
-            .ok_or_else(|| Error::call(libc::ENOENT))?;
-        Ok(folder
-            .iter()
+        if !view.has_folder(path) {
+            return Err(Error::call(libc::ENOENT));
+        }
+        Ok(self.lines_of(&view, owner, path, entry))
+    }
+
+    fn lines_of(&self, view: &View, owner: &Owner, path: &str, entry: &catalog::Entry) -> Vec<Line> {
+        let folder = view.layout.folder(path).into_iter().flatten();
+        folder
             .map(|(name, item)| {
                 let node = view.node(owner, path, name, item);
                 Line {
@@ -336,7 +434,7 @@ impl Tree {
                     node,
                 }
             })
-            .collect())
+            .collect()
     }
 
     fn line_attributes(&self, node: &Node, owner: &Owner, entry: &catalog::Entry, file: &File) -> Attributes {

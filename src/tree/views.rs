@@ -16,6 +16,7 @@ use super::{DOCUMENT, REASONS, REJECTED, Tree};
 use crate::catalog::FileList;
 use crate::error::Result;
 use crate::history::History;
+use crate::memory;
 use crate::repository::model::{FileEntry, FileStatus, Owner, RecordId};
 use crate::staging::{Staged, Standing};
 
@@ -48,6 +49,9 @@ struct Made {
 
 /// Records and drafts whose views are kept at the same time.
 const VIEWS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Files in all views that are kept, at about 400 bytes each.
+const FILES: usize = 40_000;
+const FILE_WEIGHT: usize = 400;
 /// The folders of a draft without any of its own.
 static NONE: BTreeSet<Arc<str>> = BTreeSet::new();
 /// Where two lists differ in more entries than this, a new view is as fast.
@@ -108,6 +112,27 @@ impl Views {
         let mut state = self.state.lock();
         Arc::clone(state.made.get_or_insert(owner.clone(), Arc::default))
     }
+
+    /// Makes room for a view of so many files: the least recently used go.
+    fn make_room(&self, owner: &Owner, files: usize) {
+        let mut dropped = Vec::new();
+        let mut state = self.state.lock();
+        let size = |made: &Arc<Mutex<Option<Made>>>| {
+            // One that is being made makes room itself.
+            made.try_lock()
+                .and_then(|made| made.as_ref().map(|made| made.list.len()))
+                .unwrap_or(0)
+        };
+        let mut all: usize = files + state.made.iter().map(|(_, made)| size(made)).sum::<usize>();
+        while all > FILES && state.made.peek_lru().is_some_and(|(oldest, _)| oldest != owner) {
+            let Some((_, made)) = state.made.pop_lru() else {
+                break;
+            };
+            all -= size(&made);
+            memory::freed(size(&made) * FILE_WEIGHT);
+            dropped.push(made);
+        }
+    }
 }
 
 impl State {
@@ -160,6 +185,9 @@ impl Tree {
         {
             return Arc::clone(&old.view);
         }
+        // What it had is gone before the new one is made.
+        *made = None;
+        self.views.make_room(owner, list.len());
         let new = match owner {
             Owner::Record(_) => made_of_record(list),
             Owner::Draft(id) => self.made_of_draft(id, list),
@@ -310,8 +338,9 @@ impl<'a> Differences<'a> {
         if Arc::ptr_eq(old, new) {
             return Some(differences);
         }
-        let mut rest = new.iter().peekable();
-        for entry in old.iter() {
+        let (old, new) = old.differing(new);
+        let mut rest = new.peekable();
+        for entry in old {
             // A list that was changed shares the keys of what has stayed in it.
             let stays = |other: &&FileEntry| Arc::ptr_eq(&other.key, &entry.key) || **other == *entry;
             if rest.next_if(stays).is_none() {
@@ -346,7 +375,7 @@ mod tests {
 
     /// The keys that are gone, and those that have come.
     fn between(old: &[FileEntry], new: &[FileEntry]) -> Option<(Vec<String>, Vec<String>)> {
-        let (old, new) = (Arc::new(old.to_vec()), Arc::new(new.to_vec()));
+        let [old, new] = [old, new].map(|list| Arc::new(FileList::from(list.to_vec())));
         let keys = |entries: Vec<&FileEntry>| entries.iter().map(|entry| entry.key.to_string()).collect();
         Differences::between(&old, &new).map(|differences| (keys(differences.gone), keys(differences.come)))
     }

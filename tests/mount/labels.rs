@@ -190,7 +190,7 @@ fn what_is_published_and_what_the_repository_says_cannot_be_set() {
     );
     assert_eq!(any(&own, "user.more", &"x".repeat(1000)), libc::ENOSPC);
     assert_eq!(label(&own, "user.unknown"), Err(libc::ENODATA));
-    assert_eq!(label(&own, "security.selinux"), Err(libc::ENODATA));
+    assert_eq!(label(&own, "security.selinux"), Err(libc::EOPNOTSUPP));
 }
 
 #[test]

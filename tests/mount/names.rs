@@ -24,7 +24,7 @@ fn a_record_holds_its_document_and_its_files() {
     );
     let mount = mount(&sandbox);
     let record = mount.path("records").join(&id);
-    assert_eq!(names(&record), ["files", "record.json"]);
+    assert_eq!(names(&record), ["files", "md5sums.txt", "record.json"]);
     assert_eq!(names(&record.join("files")), ["a.csv", "d"]);
     assert_eq!(
         fs::read_to_string(record.join("files/d/e/f.txt")).unwrap(),

@@ -18,9 +18,10 @@ use crate::parts::Mishap;
 use crate::reply::{Call, Failure, Payload, Reply, decode, encode_key, parse_query};
 use crate::routes::{self, Miss, Route, Target};
 use crate::server::{Connection, Origin};
+use crate::settings::Knobs;
 use crate::traffic::{self, InFlight};
 use crate::upload::{Cut, RequestBody};
-use crate::{content, control, drafts, files, objects, parts, records, search, upload};
+use crate::{content, control, drafts, files, objects, parts, plain, records, search, upload};
 
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Please wait</title></head>\n<body><h1>Unusual traffic</h1>\
                     <p>Our systems have detected unusual traffic from your network.</p></body></html>\n";
@@ -50,8 +51,12 @@ pub(crate) async fn answer(
     let query = parse_query(parts.uri.query().unwrap_or_default());
     let found = match origin {
         Origin::Objects => Ok(object(&app, &parts.method, &parts.uri)),
-        Origin::Api => match path.as_deref().and_then(|path| path.strip_prefix("/api")) {
-            Some(path) => routes::find(&parts.method, path),
+        Origin::Api => match path.as_deref() {
+            Some(path) => match (path.strip_prefix("/api"), path.strip_prefix("/plain/")) {
+                (Some(path), _) => routes::find(&parts.method, path),
+                (None, Some(path)) => plain::find(&parts.method, path),
+                (None, None) => Err(Miss::NotFound),
+            },
             None => Err(Miss::NotFound),
         },
     };
@@ -150,7 +155,7 @@ pub(crate) async fn answer(
             connection.end();
         }
     });
-    let manner = manner(&decided, knobs.bandwidth, &reply);
+    let manner = manner(&decided, &knobs, &app, &reply);
     in_flight.answered(reply.status.as_u16());
     Ok(response(
         reply,
@@ -163,6 +168,9 @@ pub(crate) async fn answer(
 }
 
 async fn handle(app: &App, call: &mut Call, mishap: Mishap) -> Result<Reply, Failure> {
+    if let Some(generated) = &app.generated {
+        generated.provide(&mut app.store.lock(), &call.target.id);
+    }
     match call.target.route {
         Route::Ping => Ok(records::ping()),
         Route::Me => records::me(call),
@@ -173,7 +181,8 @@ async fn handle(app: &App, call: &mut Call, mishap: Mishap) -> Result<Reply, Fai
         Route::LatestVersion => records::latest(app, call),
         Route::RecordFiles => files::list_record(app, call),
         Route::RecordFile => files::read_record(app, call),
-        Route::Content => content::get(app, call, false),
+        Route::Content | Route::Plain => content::get(app, call, false),
+        Route::PlainIndex => plain::index(app, call),
         Route::DeleteRecord => records::delete(app, call).await,
         Route::CreateDraft => drafts::create(app, call).await,
         Route::GetDraft => drafts::read(app, call),
@@ -249,17 +258,20 @@ fn after(decided: &Decided, outcome: Result<Reply, Failure>) -> Result<Reply, Fa
     }
 }
 
-fn manner(decided: &Decided, bandwidth: Option<u64>, reply: &Reply) -> Manner {
+fn manner(decided: &Decided, knobs: &Knobs, app: &App, reply: &Reply) -> Manner {
     let stop = match decided.effect {
         Some(Effect::ResetBody { after }) => Some((after, Stop::Reset)),
         Some(Effect::ShortBody { after }) => Some((after, Stop::Close)),
         Some(Effect::StallBody { after }) => Some((after, Stop::Stall)),
         _ => None,
     };
-    let general = bandwidth.filter(|_| matches!(reply.body, Payload::File(..)));
+    let content = matches!(reply.body, Payload::File(..));
+    let general = knobs.bandwidth.filter(|_| content);
+    let link = knobs.link.filter(|_| content);
     Manner {
         trickle: decided.trickle,
         bandwidth: decided.bandwidth.or(general),
+        link: link.map(|rate| (rate, app.link.clone())),
         flip: decided.flip,
         stop,
     }

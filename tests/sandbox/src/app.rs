@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 
 use crate::blobs::DataDir;
 use crate::faults::FaultList;
+use crate::generated::Generated;
 use crate::limits::Limiter;
+use crate::link::Link;
 use crate::objects::Links;
 use crate::search::Index;
 use crate::settings::{Knobs, Options};
@@ -20,6 +22,8 @@ pub(crate) struct App {
     pub faults: Mutex<FaultList>,
     pub limiter: Mutex<Limiter>,
     pub links: Mutex<Links>,
+    pub link: Arc<Mutex<Link>>,
+    pub generated: Option<Generated>,
     pub traffic: Arc<Traffic>,
     pub data: DataDir,
     /// Scheme, host and port as they stand in `links`.
@@ -38,6 +42,8 @@ impl App {
             faults: Mutex::default(),
             limiter: Mutex::default(),
             links: Mutex::default(),
+            link: Arc::default(),
+            generated: options.generated.map(Generated::new),
             traffic: Arc::default(),
             data: DataDir::new(options.data.clone())?,
             site: options.site_url.clone().unwrap_or(here),

@@ -23,6 +23,8 @@ enum Source {
     Memory(Bytes),
     Generated(Generator),
     Disk(PathBuf),
+    /// Belongs to somebody else and is only read.
+    Lent(PathBuf),
 }
 
 impl Blob {
@@ -48,6 +50,12 @@ impl Blob {
                     source: Source::Generated(generator),
                 }
             }
+            Data::Lent { path, size, md5 } => Blob {
+                id,
+                size,
+                md5,
+                source: Source::Lent(path),
+            },
         }
     }
 
@@ -65,7 +73,7 @@ impl Blob {
         Ok(match &self.source {
             Source::Memory(bytes) => Reader::Memory(bytes.clone()),
             Source::Generated(generator) => Reader::Generated(generator.clone()),
-            Source::Disk(path) => Reader::Disk(File::open(path)?),
+            Source::Disk(path) | Source::Lent(path) => Reader::Disk(File::open(path)?),
         })
     }
 

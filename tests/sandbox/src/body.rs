@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::blobs::Reader;
+use crate::link::Link;
 use crate::reply::Payload;
 use crate::traffic::InFlight;
 
@@ -19,10 +21,12 @@ use crate::traffic::InFlight;
 const PIECE: usize = 512 << 10;
 
 /// How a body is sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Manner {
     pub trickle: Option<(usize, Duration)>,
     pub bandwidth: Option<u64>,
+    /// Bytes per second of the link that all bodies share.
+    pub link: Option<(u64, Arc<Mutex<Link>>)>,
     /// The offset, in the file, of a byte to invert.
     pub flip: Option<u64>,
     /// What happens after so many bytes.
@@ -71,6 +75,7 @@ impl ReplyBody {
     ) -> ReplyBody {
         let plain = manner.trickle.is_none()
             && manner.bandwidth.is_none()
+            && manner.link.is_none()
             && manner.flip.is_none()
             && manner.stop.is_none();
         let source = match payload {
@@ -117,6 +122,10 @@ async fn produce(payload: Payload, manner: Manner, to: mpsc::Sender<Result<Bytes
         // Twenty pieces a second, so that the flow is even.
         size = size.min((rate / 20).max(1) as usize);
     }
+    if manner.link.is_some() {
+        // Small, so that the connections take turns.
+        size = size.min(64 << 10);
+    }
     let end = manner.stop.map_or(range.end, |(after, _)| {
         range.end.min(range.start.saturating_add(after))
     });
@@ -137,6 +146,10 @@ async fn produce(payload: Payload, manner: Manner, to: mpsc::Sender<Result<Bytes
         if let Some(rate) = manner.bandwidth {
             let due = (at - range.start + length as u64) as f64 / rate.max(1) as f64;
             tokio::time::sleep_until(began + Duration::from_secs_f64(due)).await;
+        }
+        if let Some((rate, link)) = &manner.link {
+            let due = link.lock().pass(length as u64, *rate, Instant::now());
+            tokio::time::sleep_until(due).await;
         }
         if to.send(Ok(piece)).await.is_err() {
             return;

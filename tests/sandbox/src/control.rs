@@ -1,5 +1,7 @@
 //! `/sandbox/…`: what scripts can ask for and change from outside of the process.
 
+use std::path::PathBuf;
+
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
@@ -7,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
+use crate::data::{Data, NewRecord};
 use crate::errors::Problem;
 use crate::faults::{Fault, FaultId};
 use crate::reply::Reply;
@@ -22,13 +25,53 @@ struct Which {
     id: Option<FaultId>,
 }
 
+/// A record to be published.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publication {
+    title: String,
+    files: Vec<Published>,
+}
+
+/// A file of it: its bytes are the text, or generated, or a file's on this machine.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Published {
+    Text { key: String, text: String },
+    Generated { key: String, size: u64, seed: u64 },
+    Lent { key: String, path: PathBuf },
+}
+
+impl Publication {
+    fn publish(self, app: &App) -> Result<String, Problem> {
+        if self.title.chars().count() < 3 {
+            return Err(Problem::new(400, "A title has three characters or more."));
+        }
+        let mut record = NewRecord::titled(&self.title);
+        for file in self.files {
+            let (key, data) = match file {
+                Published::Text { key, text } => (key, Data::text(text)),
+                Published::Generated { key, size, seed } => (key, Data::generated(size, seed)),
+                Published::Lent { key, path } => {
+                    let data = Data::lent(path.clone());
+                    let told = |error| Problem::new(400, format!("{}: {error}", path.display()));
+                    (key, data.map_err(told)?)
+                }
+            };
+            record = record.file(&key, data);
+        }
+        Ok(app.make_record(record))
+    }
+}
+
 /// Answers a request to the control routes.
 pub(crate) async fn answer(app: &App, method: &Method, path: &str, incoming: Incoming) -> Reply {
     let body = match incoming.collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return Problem::new(400, "The body was cut off.").into(),
     };
-    match route(app, method, path, &body) {
+    // Publishing may have to hash a lot.
+    match tokio::task::block_in_place(|| route(app, method, path, &body)) {
         Ok(value) => Reply::json(200, &value),
         Err(problem) => problem.into(),
     }
@@ -86,6 +129,12 @@ fn route(app: &App, method: &Method, path: &str, body: &[u8]) -> Result<Value, P
             Ok(json!({}))
         }
         ("GET", "/sandbox/records") => Ok(titles(app)),
+        ("POST", "/sandbox/publish") => {
+            let wanted: Vec<Publication> = parse(body)?;
+            let ids: Result<Vec<String>, Problem> =
+                wanted.into_iter().map(|record| record.publish(app)).collect();
+            Ok(json!({"ids": ids?}))
+        }
         _ => Err(Problem::no_route()),
     }
 }

@@ -1,6 +1,9 @@
 //! What tests put into a sandbox: records to be made, and the bytes of their files.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -15,12 +18,38 @@ pub enum Data {
     Bytes(Vec<u8>),
     /// Bytes that are a function of a seed and their offset; see [`Data::generated`].
     Generated(Generator),
+    /// A file on disk that is read where it lies; see [`Data::lent`].
+    Lent {
+        /// Where it is.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// Its MD5 in hex.
+        md5: String,
+    },
 }
 
 impl Data {
     /// A file of any size that takes no memory: the same size and seed give the same bytes.
     pub fn generated(size: u64, seed: u64) -> Data {
         Data::Generated(Generator::new(size, seed))
+    }
+
+    /// A file on disk, which stays there and must not change. It is hashed now, which may take a while.
+    pub fn lent(path: PathBuf) -> io::Result<Data> {
+        let mut file = File::open(&path)?;
+        let (mut md5, mut size) = (Md5::new(), 0);
+        let mut piece = vec![0; BLOCK as usize];
+        loop {
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            md5.update(&piece[..read]);
+            size += read as u64;
+        }
+        let md5 = hex(&md5.finalize());
+        Ok(Data::Lent { path, size, md5 })
     }
 
     /// A file with this text.
@@ -33,6 +62,7 @@ impl Data {
         match self {
             Data::Bytes(bytes) => bytes.len() as u64,
             Data::Generated(generator) => generator.size,
+            Data::Lent { size, .. } => *size,
         }
     }
 }

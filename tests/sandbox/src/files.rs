@@ -139,7 +139,7 @@ pub(crate) async fn start(app: &App, call: &mut Call) -> Result<Reply, Failure> 
             )?);
         }
         // Neither `updated` nor `revision_id` of the draft changes, here or at the commit.
-        store.draft_mut(&call.target.id)?.files.entries.push(entry);
+        store.draft_mut(&call.target.id)?.files.entries_mut().push(entry);
     }
     Ok(Reply::json(
         201,
@@ -283,7 +283,10 @@ pub(crate) fn delete(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::locked().into());
     }
     let draft = store.draft_mut(&call.target.id)?;
-    draft.files.entries.retain(|entry| entry.key != call.target.key);
+    draft
+        .files
+        .entries_mut()
+        .retain(|entry| entry.key != call.target.key);
     if draft.files.default_preview.as_deref() == Some(call.target.key.as_str()) {
         draft.files.default_preview = None;
     }
@@ -299,7 +302,7 @@ pub(crate) fn delete_all(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::locked().into());
     }
     let draft = store.draft_mut(&call.target.id)?;
-    draft.files.entries.clear();
+    draft.files.entries_mut().clear();
     draft.files.default_preview = None;
     draft.revision += 1;
     Ok(Reply::empty(204))
@@ -322,13 +325,13 @@ pub(crate) fn import(app: &App, call: &Call) -> Result<Reply, Failure> {
     if !latest.files.enabled {
         return Err(Problem::invalid("files.enabled", "The record has no files.").into());
     }
-    let mut entries = latest.files.entries.clone();
+    let mut entries = latest.files.entries.to_vec();
     for entry in &mut entries {
         entry.created = store.now();
         entry.updated = store.now();
         entry.version_id = store.new_uuid();
     }
-    store.draft_mut(&call.target.id)?.files.entries = entries;
+    store.draft_mut(&call.target.id)?.files.entries = entries.into();
     Ok(Reply::json(
         201,
         &list_json(app, store.draft(&call.target.id)?, true),

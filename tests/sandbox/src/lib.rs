@@ -27,11 +27,14 @@ mod exports;
 mod faults;
 mod files;
 mod formats;
+mod generated;
 mod limits;
+mod link;
 mod metadata;
 mod mimetypes;
 mod objects;
 mod parts;
+mod plain;
 mod query;
 mod records;
 mod render;
@@ -151,6 +154,12 @@ impl Sandbox {
         self.app.make_record(record)
     }
 
+    /// Publishes so many records with so many small files each, `file-000000.csv` and so on, at the cost of one, and
+    /// returns their ids.
+    pub fn publish_many(&self, records: usize, files: usize) -> Vec<String> {
+        self.app.make_many(records, files)
+    }
+
     /// Makes a draft and returns its id.
     pub fn draft(&self, record: NewRecord) -> String {
         self.app.make_draft(record)
@@ -243,7 +252,7 @@ impl Sandbox {
             .drafts
             .get(draft)
             .into_iter()
-            .flat_map(|draft| &draft.files.entries);
+            .flat_map(|draft| draft.files.entries.iter());
         entries.map(|entry| entry.key.clone()).collect()
     }
 

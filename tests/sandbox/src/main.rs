@@ -18,12 +18,14 @@ Usage: rdm-sandbox [OPTIONS]
   --mode MODE          how file content is sent: ranges (default), ignored, v12 or redirect
   --latency MS         wait before each answer
   --bandwidth BYTES    send file content at so many bytes per second
+  --generate-records N with N more records, made when they are asked for: gen00-00000 and on
+  --generate-files M   with M small files in each of these (default: 1000)
   --big-size BYTES     size of the large sample file (default: 300000000)
   --env-file FILE      write INVENIORDM_URL= and INVENIORDM_TOKEN= lines there
 
 Prints `ready URL` once it answers. Tokens: alice-token (owner of the samples), bob-token and
 admin-token. Scripts control it under /sandbox/: counts, reset-counts, requests, faults, mode,
-knobs and records. Stops at SIGTERM and SIGINT.";
+knobs, records and publish. Stops at SIGTERM and SIGINT.";
 
 /// What was asked for on the command line.
 struct Arguments {
@@ -59,6 +61,14 @@ impl Arguments {
                 "--mode" => options.knobs.mode = value()?.parse()?,
                 "--latency" => options.knobs.latency = Duration::from_millis(number(&name, &value()?)?),
                 "--bandwidth" => options.knobs.bandwidth = Some(number(&name, &value()?)?),
+                "--generate-records" => {
+                    let files = options.generated.map_or(1000, |(_, files)| files);
+                    options.generated = Some((number(&name, &value()?)?, files));
+                }
+                "--generate-files" => {
+                    let records = options.generated.map_or(0, |(records, _)| records);
+                    options.generated = Some((records, number(&name, &value()?)?));
+                }
                 "--big-size" => options.big_size = number(&name, &value()?)?,
                 "--env-file" => arguments.env_file = Some(value()?.into()),
                 _ => return Err(format!("unknown argument {name}")),

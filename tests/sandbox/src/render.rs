@@ -119,7 +119,7 @@ fn files(app: &App, document: &Document, place: Place) -> Value {
     }
     let url = api_url(app, &document.id, place.is_draft());
     let mut entries = Map::new();
-    for entry in &document.files.entries {
+    for entry in document.files.entries.iter() {
         let Some(blob) = entry.content() else { continue };
         let mut shown = json!({
             "id": blob.id,

@@ -94,6 +94,10 @@ routes! {
     Commit = "POST commit",
     /// A file's content at the second origin
     Object = "GET object",
+    /// `GET /plain/{id}/{key}`: the content of a record's file
+    Plain = "GET plain",
+    /// `GET /plain/{id}/`: the record's files as a page of links
+    PlainIndex = "GET plain index",
     /// Anything else under `/api`
     Other = "other",
 }

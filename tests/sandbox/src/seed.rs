@@ -49,7 +49,7 @@ impl App {
             entry.metadata = crate::errors::empty();
             entry.completed = true;
             entry.blob = Some(same.map_or_else(|| Arc::new(fresh), |(_, blob)| blob.clone()));
-            draft.files.entries.push(entry);
+            draft.files.entries_mut().push(entry);
         }
         let id = draft.id.clone();
         store.drafts.insert(id.clone(), draft);
@@ -74,9 +74,47 @@ impl App {
     }
 }
 
+impl App {
+    /// Publishes so many records with so many files each, which cost the memory of one: the records share their
+    /// entries. The files are small, and each is another.
+    pub(crate) fn make_many(&self, records: usize, files: usize) -> Vec<String> {
+        let entries: Arc<Vec<Entry>> = (0..files)
+            .map(|number| {
+                let mut store = self.store.lock();
+                let key = format!("file-{number:06}.csv");
+                let mut entry = Entry::new(&key, store.now(), store.new_uuid());
+                entry.metadata = crate::errors::empty();
+                entry.completed = true;
+                let id = store.new_uuid();
+                drop(store);
+                let data = crate::Data::text(format!("number\n{number}\n"));
+                entry.blob = Some(Arc::new(Blob::of(id, data)));
+                entry
+            })
+            .collect::<Vec<_>>()
+            .into();
+        (0..records)
+            .map(|number| {
+                let mut new = NewRecord::titled(&format!("Generated {number}"));
+                new.files_enabled = Some(files > 0);
+                let id = self.make_draft(new);
+                let mut store = self.store.lock();
+                if let Err(problem) = store.publish(&id) {
+                    panic!("a generated record can't be published: {}", problem.body);
+                }
+                if let Some(record) = store.records.get_mut(&id) {
+                    record.files.entries = Arc::clone(&entries);
+                }
+                store.changed(&id, false);
+                id
+            })
+            .collect()
+    }
+}
+
 fn blobs_of_latest(store: &Store, parent: &str) -> Vec<(String, Arc<Blob>)> {
     let latest = store.latest(&store.parents[parent]);
-    let entries = latest.into_iter().flat_map(|record| &record.files.entries);
+    let entries = latest.into_iter().flat_map(|record| record.files.entries.iter());
     entries
         .filter_map(|entry| Some((entry.key.clone(), entry.blob.clone()?)))
         .collect()

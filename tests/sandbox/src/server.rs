@@ -165,6 +165,10 @@ pub(crate) async fn accept(app: Arc<App>, listener: TcpListener, origin: Origin)
 
 async fn serve(app: Arc<App>, stream: TcpStream, origin: Origin) {
     let _ = stream.set_nodelay(true);
+    let connecting = app.knobs.lock().connect;
+    if !connecting.is_zero() {
+        tokio::time::sleep(connecting).await;
+    }
     let socket = Arc::new(stream);
     let connection = Connection {
         reset: Arc::default(),

@@ -17,6 +17,8 @@ pub struct Options {
     pub site_url: Option<String>,
     /// Size of the large sample file.
     pub big_size: u64,
+    /// Records that exist only once they are asked for, and the files in each.
+    pub generated: Option<(u32, u32)>,
     /// The knobs to begin with.
     pub knobs: Knobs,
 }
@@ -28,6 +30,7 @@ impl Default for Options {
             data: None,
             site_url: None,
             big_size: 300_000_000,
+            generated: None,
             knobs: Knobs::default(),
         }
     }
@@ -42,6 +45,10 @@ pub struct Knobs {
     pub latency: Duration,
     /// Bytes per second, per connection, when sending a file's content.
     pub bandwidth: Option<u64>,
+    /// Bytes per second that all connections share when sending files' content.
+    pub link: Option<u64>,
+    /// A pause before the first answer on a new connection, for the round trip that connecting takes.
+    pub connect: Duration,
     /// Requests allowed per window; the `X-RateLimit-*` headers are sent only while it is set.
     pub rate_limit: Option<RateLimit>,
     /// Bytes a record may hold.
@@ -67,6 +74,8 @@ impl Default for Knobs {
             mode: ContentMode::Ranges,
             latency: Duration::ZERO,
             bandwidth: None,
+            link: None,
+            connect: Duration::ZERO,
             rate_limit: None,
             quota: 10_000_000_000,
             max_body: Some(100 << 20),
@@ -139,6 +148,9 @@ pub(crate) struct KnobsPatch {
     #[serde(default, deserialize_with = "present")]
     bandwidth: Option<Option<u64>>,
     #[serde(default, deserialize_with = "present")]
+    link: Option<Option<u64>>,
+    connect_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     rate_limit: Option<Option<RateLimit>>,
     quota: Option<u64>,
     #[serde(default, deserialize_with = "present")]
@@ -169,6 +181,8 @@ impl KnobsPatch {
         set(&mut knobs.mode, self.mode);
         set(&mut knobs.latency, self.latency_ms.map(Duration::from_millis));
         set(&mut knobs.bandwidth, self.bandwidth);
+        set(&mut knobs.link, self.link);
+        set(&mut knobs.connect, self.connect_ms.map(Duration::from_millis));
         set(&mut knobs.rate_limit, self.rate_limit);
         set(&mut knobs.quota, self.quota);
         set(&mut knobs.max_body, self.max_body);

@@ -90,7 +90,14 @@ pub(crate) struct Files {
     pub bucket: String,
     /// A draft of a published record: files can be read but not changed.
     pub locked: bool,
-    pub entries: Vec<Entry>,
+    /// Shared by the copies of a document that a search keeps, and by generated records.
+    pub entries: Arc<Vec<Entry>>,
+}
+
+impl Files {
+    pub fn entries_mut(&mut self) -> &mut Vec<Entry> {
+        Arc::make_mut(&mut self.entries)
+    }
 }
 
 /// A file of a record or draft.
@@ -170,7 +177,7 @@ impl Document {
     pub fn entry_mut(&mut self, key: &str) -> Result<&mut Entry, Problem> {
         let missing = Problem::no_file(&self.id, key);
         self.files
-            .entries
+            .entries_mut()
             .iter_mut()
             .find(|entry| entry.key == key)
             .ok_or(missing)
@@ -343,7 +350,7 @@ impl Store {
                 default_preview: None,
                 bucket: self.new_uuid(),
                 locked: false,
-                entries: Vec::new(),
+                entries: Arc::default(),
             },
             index,
             tombstone: None,
@@ -363,7 +370,7 @@ impl Store {
         } else {
             draft.created = now;
             draft.revision = if draft.files.enabled { 4 } else { 3 };
-            for entry in &mut draft.files.entries {
+            for entry in draft.files.entries_mut() {
                 // The entries are copied to the record and get their times anew.
                 (entry.created, entry.updated) = (now, now);
             }

@@ -232,7 +232,10 @@ async fn receive(app: &App, call: &mut Call, free: u64) -> Result<Blob, Failure>
                     Cut::TooLarge | Cut::Stall => false,
                 };
                 if gone && let Ok(draft) = app.store.lock().draft_mut(&call.target.id) {
-                    draft.files.entries.retain(|entry| entry.key != call.target.key);
+                    draft
+                        .files
+                        .entries_mut()
+                        .retain(|entry| entry.key != call.target.key);
                 }
                 return Err(cut.into());
             }
@@ -252,7 +255,7 @@ fn destroy(app: &App, id: &str, key: &str) -> Result<Reply, Problem> {
     store
         .draft_mut(id)?
         .files
-        .entries
+        .entries_mut()
         .retain(|entry| entry.key != key);
     Ok(Reply::json(200, &body))
 }

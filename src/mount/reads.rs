@@ -1,0 +1,75 @@
+//! A read of a file: answered by the thread that took it in, if all of it is on the local disk, else handed on.
+//!
+//! Used by `adapter`.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use fuser::ReplyData;
+
+use super::afterwards::Lanes;
+use super::answers::Shared;
+use super::inline::Inline;
+use crate::error::Result;
+use crate::tree::Handle;
+
+thread_local! {
+    /// What a thread reads into: as much as the kernel asks for at once, and the blocks around it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is to be read.
+pub(super) struct Read {
+    pub(super) shared: Arc<Shared>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) ino: u64,
+    pub(super) handle: Arc<Handle>,
+    pub(super) offset: u64,
+    pub(super) size: u32,
+}
+
+impl Read {
+    /// Answers. Most threads may read what is on the local disk by themselves, because handing on takes longer than
+    /// reading. Should the disk keep them waiting, one still takes in what comes.
+    pub(super) fn answer(self, inline: &Inline, reply: ReplyData) {
+        let handle = Arc::clone(&self.handle);
+        let Some(reader) = handle.published() else {
+            return self.hand_on(reply);
+        };
+        let Some(_entered) = inline.enter() else {
+            return self.hand_on(reply);
+        };
+        let (offset, size) = (self.offset, self.size);
+        let answer = move |bytes: Option<&[u8]>| match bytes {
+            Some(bytes) => reply.data(bytes),
+            None => self.hand_on(reply),
+        };
+        BUFFER.with_borrow_mut(|buffer| reader.read_complete(offset, size, buffer, answer));
+    }
+
+    /// Reads in a lane what may have to come from somewhere else.
+    fn hand_on(self, reply: ReplyData) {
+        let lanes = Arc::clone(&self.lanes);
+        let lane = match *self.handle {
+            Handle::Staged { .. } => &lanes.staged,
+            Handle::Member(..) => &lanes.archives,
+            Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &lanes.data,
+        };
+        lane.run(move || {
+            let shared = Arc::clone(&self.shared);
+            let answer = move |answer: Result<Vec<u8>>| match answer {
+                Ok(bytes) => reply.data(&bytes),
+                Err(error) => reply.error(shared.errno(&error)),
+            };
+            let Read {
+                shared,
+                ino,
+                handle,
+                offset,
+                size,
+                ..
+            } = self;
+            shared.tree.read(ino, &handle, offset, size, Box::new(answer));
+        });
+    }
+}
