@@ -10,7 +10,7 @@ mod entry;
 mod list;
 mod reach;
 mod store;
-mod timed;
+pub(crate) mod timed;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::blocks::BLOCK;
 use super::hosts::Ranges;
-use super::state::{Ask, Fetch, Path, State};
+use super::state::{Ask, Fetch, Path, Reading, State};
 
 /// Files up to this size are fetched whole by their first read: one block more or less costs less than a round trip.
 pub(super) const SMALL: u64 = 1024 * 1024;
@@ -91,7 +91,7 @@ fn next_for(state: &State, ask: &Ask, ranges: Option<Ranges>, width: usize) -> O
     let window = if ask.wants_all() {
         Some((from, from.saturating_add(FOR_ALL * width as u64)))
     } else {
-        state.readers.get(&ask.reader)?.pattern.ahead()
+        state.readers.get(&ask.reader)?.ahead()
     };
     let block = from / BLOCK;
     if let Some((position, to)) = window {
@@ -128,10 +128,10 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
         .readers
         .get(&reader)
         .filter(|reading| reading.failed.is_none())
-        .and_then(|reading| reading.pattern.ahead());
+        .and_then(|reading| Some((reading.ahead()?, reading.limit)));
     let start = match ahead {
-        Some((position, to)) if !state.is_complete() && !state.queued => {
-            for_window(state, position, to, around)
+        Some((window, limit)) if !state.is_complete() && !state.queued => {
+            for_window(state, window, limit, around)
         }
         _ => Vec::new(),
     };
@@ -150,12 +150,13 @@ pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u6
     if !state.queued && state.waiters.iter().any(Ask::wants_all) {
         let gap = first_gap(state);
         let to = gap.saturating_add(FOR_ALL * around.width() as u64);
-        start.append(&mut for_window(state, gap, to, around));
+        start.append(&mut for_window(state, (gap, to), u64::MAX, around));
     }
     start
 }
 
-fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+/// Fills the window of somebody who stops at `limit`, if not before.
+fn for_window(state: &mut State, window: (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     match around.ranges() {
         None if state.fetches.iter().any(|fetch| !fetch.answered) => Vec::new(),
         Some(Ranges::Ignored) if state.has_whole() || state.is_complete() => Vec::new(),
@@ -164,23 +165,23 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
             let from = first_gap(state);
             vec![begin(state, Path::Whole, from)]
         }
-        _ => ranges(state, position, to, around),
+        _ => ranges(state, window, limit, around),
     }
 }
 
 /// Fills a window with ranges side by side.
-fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+fn ranges(state: &mut State, (position, to): (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     let mut start = Vec::new();
     let (width, window) = (around.width(), to - position);
     // A small window is kept to. In a large one, the last range may end beyond it: else a connection would lie idle until
     // the reader is at the end of the first.
     let may_end_beyond = width > 1 && window >= LONGEST;
-    let to = to.min(state.size);
+    let last = limit.min(state.size);
+    let to = to.min(last);
     let mut from = position / BLOCK;
     while let Some(block) = state.next_unplanned(from) {
         let length = range_blocks(state, block, window, width);
-        let fits =
-            (block + length) * BLOCK <= to.next_multiple_of(BLOCK) || to == state.size || may_end_beyond;
+        let fits = (block + length) * BLOCK <= to.next_multiple_of(BLOCK) || to == last || may_end_beyond;
         // Ranges about to end have successors.
         let side_by_side = state
             .fetches
@@ -190,7 +191,7 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
         if block * BLOCK >= to || !fits || side_by_side >= width || !around.slot_ahead() {
             break;
         }
-        let end = state.end_of_run(block, block + length);
+        let end = state.end_of_run(block, (block + length).min(last.div_ceil(BLOCK)));
         start.push(begin(state, Path::Range { last: end - 1 }, block * BLOCK));
         from = end;
     }
@@ -287,7 +288,7 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     }
     // Stopping means beginning again at the first byte, so a stream goes on for whoever reads on, if there is room.
     let is_read_towards = state.readers.values().any(|reader| {
-        let ahead = reader.pattern.ahead();
+        let ahead = reader.ahead();
         ahead.is_some_and(|(_, to)| state.has_room || fetch.floor() < to)
     });
     if is_read_towards || state.is_worth_finishing() {
@@ -310,7 +311,7 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
         state
             .readers
             .values()
-            .filter_map(|reading| reading.pattern.ahead())
+            .filter_map(Reading::ahead)
             // Its window may have become smaller since.
             .any(|(position, to)| position < end && fetch.begin < to.max(position + 2 * LONGEST))
     };
@@ -325,7 +326,7 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
 mod tests {
     use super::super::blocks::BLOCK;
     use super::super::readahead::Pattern;
-    use super::super::state::{Purpose, Reading};
+    use super::super::state::Purpose;
     use super::*;
     use crate::repository::model::{FilePlace, Owner, RecordId};
 
@@ -368,6 +369,7 @@ mod tests {
             let reader = i as u64;
             let reading = Reading {
                 pattern: Pattern::Fresh,
+                limit: u64::MAX,
                 share: None,
                 since: 0,
                 failed: None,
@@ -414,6 +416,40 @@ mod tests {
         ];
         let (_, paths) = with_reads(Some(Ranges::Honoured), 9, &reads);
         assert_eq!(paths, [Path::Part { last: 52 }, Path::Part { last: 53 }]);
+    }
+
+    #[test]
+    fn a_reader_that_stops_before_the_end_gets_nothing_beyond() {
+        let limit = 3 * SMALL + BLOCK + 5;
+        for (width, ranges) in [
+            (1, None),
+            (1, Some(Ranges::Honoured)),
+            (4, Some(Ranges::Honoured)),
+        ] {
+            let (mut state, _) = with_reads(ranges, 9, &[(0, 10)]);
+            state.waiters.clear();
+            state.fetches.clear();
+            let reading = state.readers.get_mut(&0).unwrap();
+            reading.limit = limit;
+            reading.pattern.note(0, SMALL, SIZE);
+            reading.pattern.note(SMALL, SMALL, SIZE);
+            let mut around = Fake {
+                ranges,
+                slots: 9,
+                width,
+            };
+            let reply = Purpose::Read(Box::new(|_| {}));
+            state.waiters.push(Ask::new(0, 2 * SMALL, 2 * SMALL + 10, reply));
+            for_waiters(&mut state, &mut around);
+            for_reader(&mut state, 0, &mut around);
+            assert!(!state.fetches.is_empty());
+            for fetch in &state.fetches {
+                let Path::Range { last } = fetch.path else {
+                    panic!("{:?}", fetch.path);
+                };
+                assert!(last <= limit / BLOCK, "{last} of {}", limit / BLOCK);
+            }
+        }
     }
 
     #[test]

@@ -106,7 +106,10 @@ impl Tree {
         match verb {
             "retry" => self.floors.staging.retry(upload()?)?,
             "discard" => self.floors.staging.discard(upload()?)?,
-            "refresh" => self.floors.catalog.expire(),
+            "refresh" => {
+                self.floors.catalog.expire();
+                self.archives.expire();
+            }
             "cache" => return Ok(json!({"work": self.begin_chore(argument)?})),
             "work" => {
                 let (work, since) = argument.split_once(' ').unwrap_or((argument, "0"));
