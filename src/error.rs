@@ -29,6 +29,9 @@ pub enum Kind {
     TooMany,
     /// The server refused the content of the request: metadata, or a key it can't hold.
     Refused,
+    /// This repository does not offer such a thing (a format, an endpoint of a later release or of another kind of
+    /// installation).
+    NotSupported,
     /// The thing changed on the server meanwhile.
     Changed,
     /// Not yet: a review is not accepted, or files are still in transfer.
@@ -69,6 +72,7 @@ impl Kind {
             Kind::TooLarge => libc::EFBIG,
             Kind::TooMany | Kind::DiskFull => libc::ENOSPC,
             Kind::Refused | Kind::Usage => libc::EINVAL,
+            Kind::NotSupported => libc::EOPNOTSUPP,
             Kind::Changed => libc::ESTALE,
             Kind::NotReady => libc::EBUSY,
             Kind::RateLimited
@@ -102,6 +106,7 @@ impl Kind {
             Kind::TooLarge => "Ask the repository for its limit, or split the file.",
             Kind::TooMany => "Pack the files into an archive, or ask the repository for a higher limit.",
             Kind::Refused => "Correct what the message names and try again.",
+            Kind::NotSupported => "This repository has no such thing; another one may.",
             Kind::Changed => "Open it again to see what is there now.",
             Kind::NotReady => "Wait until it is done and try again.",
             Kind::RateLimited => {
@@ -123,6 +128,15 @@ impl Kind {
             Kind::Usage | Kind::Local(_) | Kind::Call(_) => "",
         }
     }
+}
+
+/// A field that the server did not accept, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The path of the field, such as `metadata.title`; empty if the server named none.
+    pub field: String,
+    /// The server's messages.
+    pub messages: Vec<String>,
 }
 
 /// Which request failed, and how hard it was tried. The URL carries no query: links may be signed.
@@ -149,6 +163,7 @@ struct Inner {
     kind: Kind,
     what: Cow<'static, str>,
     server: Option<String>,
+    fields: Vec<FieldError>,
     advice: Option<Cow<'static, str>>,
     attempt: Option<Attempt>,
     retry_after: Option<Duration>,
@@ -162,6 +177,7 @@ impl Error {
             kind,
             what: what.into(),
             server: None,
+            fields: Vec::new(),
             advice: None,
             attempt: None,
             retry_after: None,
@@ -189,6 +205,13 @@ impl Error {
     #[must_use]
     pub fn with_server(mut self, message: impl Into<String>) -> Self {
         self.0.server = Some(message.into());
+        self
+    }
+
+    /// Adds what the server said of single fields.
+    #[must_use]
+    pub fn with_fields(mut self, fields: Vec<FieldError>) -> Self {
+        self.0.fields = fields;
         self
     }
 
@@ -247,6 +270,12 @@ impl Error {
     #[must_use]
     pub fn server_message(&self) -> Option<&str> {
         self.0.server.as_deref()
+    }
+
+    /// What the server said of single fields; empty if it did not.
+    #[must_use]
+    pub fn fields(&self) -> &[FieldError] {
+        &self.0.fields
     }
 
     /// The request that failed, if one did.

@@ -1,8 +1,10 @@
 //! rdmfs mounts an InvenioRDM research-data repository as a file system.
 //!
 //! One folder is one floor, and calls go down only: `cli` → `mount` → `tree` → `catalog`, `content`, `staging` →
-//! `repository`. `error`, `config`, `history`, `md5`, `memory` and `status` are the ground, used by all.
+//! `repository`; `archives` is between `tree` and `content`.
+//! `error`, `config`, `history`, `md5`, `memory` and `status` are the ground, used by all.
 
+pub mod archives;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -11,7 +11,7 @@ mod kept;
 mod list;
 mod reach;
 mod store;
-mod timed;
+pub(crate) mod timed;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A table of answers: least recently used out first, each good for a time, each question in flight once.
 //!
-//! Used by `catalog/` for every kind of metadata. It never holds its lock while a question is asked.
+//! Used by `catalog/` for every kind of metadata, and by `tree/` for what archives hold. It never holds its lock while a question is asked.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -476,7 +476,7 @@ fn passed(state: &State, excess: u64) -> Vec<u64> {
                 let at = block * BLOCK;
                 let is_near = |position: u64| at + NEAR >= position && at <= position + NEAR;
                 !state.readers.values().any(|reading| {
-                    let ahead = reading.pattern.ahead();
+                    let ahead = reading.ahead();
                     is_near(reading.pattern.position())
                         || ahead.is_some_and(|(from, to)| (from..to).contains(&at))
                 }) && !state

@@ -71,6 +71,7 @@ impl Content {
             id,
             Reading {
                 pattern: super::readahead::Pattern::Fresh,
+                limit: u64::MAX,
                 share: None,
                 since,
                 failed: None,
@@ -78,6 +79,18 @@ impl Content {
         );
         drop(state);
         Reader::new(Arc::clone(self), id)
+    }
+
+    /// Bytes turned out wrong by another sum than the file's own: unless that one was compared, they are fetched again
+    /// when somebody asks.
+    pub fn doubt(&self, offset: u64, end: u64) {
+        let mut state = self.state.lock();
+        if state.is_complete() {
+            return;
+        }
+        for block in offset / BLOCK..end.min(self.size()).div_ceil(BLOCK) {
+            self.store.ledger().give_back(state.lose(block));
+        }
     }
 
     /// How many bytes are here.

@@ -5,7 +5,7 @@
 
 use super::blocks::BLOCK;
 use super::plan::LONGEST;
-use super::state::{Fetch, Path, State};
+use super::state::{Fetch, Path, Reading, State};
 
 /// Whether a download goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) fn judge(state: &State, id: u64) -> Verdict {
     }
     // Stopping means beginning again at the first byte, so a stream goes on for whoever reads on, if there is room.
     let is_read_towards = state.readers.values().any(|reader| {
-        let ahead = reader.pattern.ahead();
+        let ahead = reader.ahead();
         ahead.is_some_and(|(_, to)| state.has_room || fetch.floor() < to)
     });
     if is_read_towards || state.is_worth_finishing() {
@@ -80,7 +80,7 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
         state
             .readers
             .values()
-            .filter_map(|reading| reading.pattern.ahead())
+            .filter_map(Reading::ahead)
             // Its window may have become smaller since.
             .any(|(position, to)| position < end && fetch.begin < to.max(position + 2 * LONGEST))
     };
@@ -88,10 +88,7 @@ fn judge_range(state: &State, fetch: &Fetch, end: u64) -> Verdict {
         return Verdict::Stop;
     }
     let is_near = || {
-        let aheads = state
-            .readers
-            .values()
-            .filter_map(|reading| reading.pattern.ahead());
+        let aheads = state.readers.values().filter_map(Reading::ahead);
         aheads.map(|(_, to)| to).max().is_some_and(|to| floor < to)
     };
     if fetch.held_back && !is_waited_for() && !is_near() {

@@ -136,7 +136,7 @@ fn next_for(state: &State, ask: &Ask, around: &impl Around) -> Option<Next> {
     let window = if ask.wants_all() {
         Some((from, from.saturating_add(FOR_ALL * width as u64)))
     } else {
-        state.readers.get(&ask.reader)?.pattern.ahead()
+        state.readers.get(&ask.reader)?.ahead()
     };
     let block = from / BLOCK;
     if let Some((position, to)) = window {
@@ -183,10 +183,10 @@ pub(super) fn for_reader(state: &mut State, reader: u64, around: &mut impl Aroun
         .readers
         .get(&reader)
         .filter(|reading| reading.failed.is_none())
-        .and_then(|reading| reading.pattern.ahead());
+        .and_then(|reading| Some((reading.ahead()?, reading.limit)));
     let start = match ahead {
-        Some((position, to)) if !state.is_complete() && !state.queued => {
-            for_window(state, position, to, around)
+        Some((window, limit)) if !state.is_complete() && !state.queued => {
+            for_window(state, window, limit, around)
         }
         _ => Vec::new(),
     };
@@ -205,12 +205,13 @@ pub(super) fn for_readers(state: &mut State, around: &mut impl Around) -> Vec<u6
     if !state.queued && state.waiters.iter().any(Ask::wants_all) {
         let gap = first_gap(state);
         let to = gap.saturating_add(FOR_ALL * around.width() as u64);
-        start.append(&mut for_window(state, gap, to, around));
+        start.append(&mut for_window(state, (gap, to), u64::MAX, around));
     }
     start
 }
 
-fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+/// Fills the window of somebody who stops at `limit`, if not before.
+fn for_window(state: &mut State, window: (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     match around.ranges() {
         None if state.fetches.iter().any(|fetch| !fetch.answered) => Vec::new(),
         Some(Ranges::Ignored) if state.has_whole() || state.is_complete() => Vec::new(),
@@ -219,12 +220,12 @@ fn for_window(state: &mut State, position: u64, to: u64, around: &mut impl Aroun
             let from = first_gap(state);
             vec![begin(state, Next::new(Path::Whole, from))]
         }
-        _ => ranges(state, position, to, around),
+        _ => ranges(state, window, limit, around),
     }
 }
 
 /// Fills a window with ranges side by side.
-fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -> Vec<u64> {
+fn ranges(state: &mut State, (position, to): (u64, u64), limit: u64, around: &mut impl Around) -> Vec<u64> {
     let mut start = Vec::new();
     let window = to - position;
     let shape = around.shape(window);
@@ -232,12 +233,13 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
     // A small window is kept to. In a large one, the last range may end beyond it: else a connection would lie idle until
     // the reader is at the end of the first.
     let may_end_beyond = width > 1 && window >= LONGEST;
-    let to = to.min(state.size);
+    let last = limit.min(state.size);
+    let to = to.min(last);
     let mut from = position / BLOCK;
     while let Some(block) = state.next_unplanned(from) {
         let length = range_blocks(state, block, window, shape);
         let fits = (block + length) * BLOCK <= to.next_multiple_of(BLOCK)
-            || to == state.size
+            || to == last
             || may_end_beyond
             || held_back;
         // Ranges about to end have successors.
@@ -249,7 +251,7 @@ fn ranges(state: &mut State, position: u64, to: u64, around: &mut impl Around) -
         if block * BLOCK >= to || !fits || side_by_side >= width || !around.slot_ahead() {
             break;
         }
-        let end = state.end_of_run(block, block + length);
+        let end = state.end_of_run(block, (block + length).min(last.div_ceil(BLOCK)));
         let next = Next {
             path: Path::Range { last: end - 1 },
             from: block * BLOCK,
@@ -371,6 +373,7 @@ mod tests {
             let reader = i as u64;
             let reading = Reading {
                 pattern: Pattern::Fresh,
+                limit: u64::MAX,
                 share: None,
                 since: 0,
                 failed: None,
@@ -418,6 +421,41 @@ mod tests {
         ];
         let (_, paths) = with_reads(Some(Ranges::Honoured), 9, &reads);
         assert_eq!(paths, [Path::Part { last: 52 }, Path::Part { last: 53 }]);
+    }
+
+    #[test]
+    fn a_reader_that_stops_before_the_end_gets_nothing_beyond() {
+        let limit = 3 * SMALL + BLOCK + 5;
+        for (width, ranges) in [
+            (1, None),
+            (1, Some(Ranges::Honoured)),
+            (4, Some(Ranges::Honoured)),
+        ] {
+            let (mut state, _) = with_reads(ranges, 9, &[(0, 10)]);
+            state.waiters.clear();
+            state.fetches.clear();
+            let reading = state.readers.get_mut(&0).unwrap();
+            reading.limit = limit;
+            reading.pattern.note(0, SMALL, SIZE);
+            reading.pattern.note(SMALL, SMALL, SIZE);
+            let mut around = Fake {
+                ranges,
+                slots: 9,
+                width,
+                least: 0,
+            };
+            let reply = Purpose::Read(Box::new(|_| {}));
+            state.waiters.push(Ask::new(0, 2 * SMALL, 2 * SMALL + 10, reply));
+            for_waiters(&mut state, &mut around);
+            for_reader(&mut state, 0, &mut around);
+            assert!(!state.fetches.is_empty());
+            for fetch in &state.fetches {
+                let Path::Range { last } = fetch.path else {
+                    panic!("{:?}", fetch.path);
+                };
+                assert!(last <= limit / BLOCK, "{last} of {}", limit / BLOCK);
+            }
+        }
     }
 
     #[test]

@@ -41,6 +41,13 @@ impl Reader {
             .attempt(Ask::new(self.id, offset, end, Purpose::Read(reply)));
     }
 
+    /// Says that it will stop at this byte: what follows is not fetched ahead for it.
+    pub fn stop_at(&self, end: u64) {
+        if let Some(reading) = self.content.lock().readers.get_mut(&self.id) {
+            reading.limit = end;
+        }
+    }
+
     /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
     fn note(&self, offset: u64, length: u64) {
         let store = &self.content.store;

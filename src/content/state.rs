@@ -43,6 +43,8 @@ pub(super) enum Copy {
 pub(super) struct Reading {
     /// What its reads look like.
     pub(super) pattern: Pattern,
+    /// Where it will stop, if before the end: nothing from there on is fetched for it before it is asked for.
+    pub(super) limit: u64,
     /// Its part in the budget, while it reads on.
     pub(super) share: Option<Share>,
     /// The count of served reads, of anybody, when this copy began for this reader. If the count has moved on, the
@@ -50,6 +52,15 @@ pub(super) struct Reading {
     pub(super) since: u64,
     /// Why every later read fails.
     pub(super) failed: Option<Error>,
+}
+
+impl Reading {
+    /// The bytes worth having before they are asked for, within what it will read.
+    pub(super) fn ahead(&self) -> Option<(u64, u64)> {
+        let (position, to) = self.pattern.ahead()?;
+        let to = to.min(self.limit);
+        (to > position).then_some((position, to))
+    }
 }
 
 /// Which bytes a download goes through.
@@ -427,10 +438,7 @@ impl State {
 
     /// Tells the budget what is there or on its way within a reader's window, and not yet read.
     pub(super) fn count_ahead(&mut self, reader: u64) {
-        let ahead = self
-            .readers
-            .get(&reader)
-            .and_then(|reading| reading.pattern.ahead());
+        let ahead = self.readers.get(&reader).and_then(Reading::ahead);
         let bytes = ahead.map_or(0, |(position, to)| {
             let end = match self.next_unplanned(position / BLOCK) {
                 Some(block) => (block * BLOCK).min(to),

@@ -13,6 +13,8 @@ pub(super) struct Lanes {
     /// Reads of what the server has: local disk only; those that need the network are answered by the floor that
     /// fetches.
     pub(super) data: Lane,
+    /// Reads in members of archives, which wait for the network: one for each handle.
+    pub(super) archives: Lane,
     /// Reads and writes of staged files. One of them may have to copy a large file first.
     pub(super) staged: Lane,
     /// Calls that may wait for an upload.
@@ -47,6 +49,7 @@ impl Default for Lanes {
         Lanes {
             metadata: Lane::new("metadata", 128),
             data: Lane::new("data", 4),
+            archives: Lane::new("archives", 64),
             staged: Lane::new("staged", 64),
             closing: Lane::new("closing", 256),
         }

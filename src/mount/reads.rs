@@ -52,6 +52,7 @@ impl Read {
         let lanes = Arc::clone(&self.lanes);
         let lane = match *self.handle {
             Handle::Staged { .. } => &lanes.staged,
+            Handle::Member(..) => &lanes.archives,
             Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &lanes.data,
         };
         lane.run(move || {

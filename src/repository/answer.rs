@@ -32,10 +32,12 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     let problems = field_errors(value.get("errors").unwrap_or(&Value::Null));
     let words = words(status, message, &problems, &value);
 
-    let uncurated = status == 400 && given == Some("") && says_nothing(&problems);
+    // Without any `errors`, an empty message means something else: a draft under review (version 12), a second request.
+    let uncurated = status == 400 && given == Some("") && !problems.is_empty() && says_nothing(&problems);
     let kind = match status {
         400 if uncurated => Kind::NotReady,
-        400 | 405 | 406 | 409 | 415 | 422 => kind_of_words(message, &problems),
+        405 | 406 => Kind::NotSupported,
+        400 | 409 | 415 | 422 => kind_of_words(message, &problems),
         401 | 403 | 407 | 451 => Kind::Denied,
         404 | 410 => Kind::NotFound,
         408 => Kind::TimedOut,
@@ -62,6 +64,9 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
     }
     if let Some(pause) = pause {
         error = error.with_retry_after(pause);
+    }
+    if !uncurated {
+        error = error.with_fields(problems);
     }
     if !is_own(status, headers, &value) {
         error = error.from_elsewhere();
@@ -141,7 +146,7 @@ fn kind_of_words(message: &str, problems: &[FieldError]) -> Kind {
         Kind::ServerFailed // Version 12 says so with a 400, later ones within a 200; the file is gone either way.
     } else if says("quota exceeded") {
         Kind::Quota
-    } else if says("Maximum file size exceeded") {
+    } else if says("Maximum file size exceeded") || says("Logo size limit exceeded") {
         Kind::TooLarge
     } else if says("max amount per record") {
         Kind::TooMany
@@ -163,6 +168,7 @@ fn reason(status: u16, uncurated: bool, words: &str) -> String {
     match status {
         410 => ": it was deleted".into(),
         _ if uncurated => ": its curation is not accepted yet".into(),
+        400 if words.is_empty() => ": the repository refuses it and does not say why".into(),
         _ if words.is_empty() => format!(": the repository answered {status}"),
         _ => String::new(),
     }

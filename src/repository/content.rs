@@ -94,6 +94,9 @@ impl Repository {
         };
         let begun = Instant::now();
         let attempt = async |_tries| {
+            if let Some(part) = self.part_from_page(place, want, range.as_ref(), &doing).await {
+                return Ok(part);
+            }
             let reply = self.content_reply(place, &url, &doing, range.as_ref()).await?;
             self.judge(reply, &doing, want, begun).await
         };
@@ -144,7 +147,7 @@ impl Repository {
     }
 
     /// Decides whether an answer is content, and which part.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         reply: Reply,
         doing: &str,

@@ -10,7 +10,7 @@ use super::Repository;
 use super::model::{FieldError, FileEntry, Page, Record, RecordId, field_errors};
 use super::records::{Search, read_files, read_record};
 use super::transport::{Answer, Ask, Repeat};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// A draft as the server stored it. What it names in `problems` it has dropped from what was sent.
 #[derive(Clone, Debug)]
@@ -96,7 +96,32 @@ impl Repository {
     pub fn publish(&self, id: &RecordId) -> Result<Record> {
         let doing = format!("publish draft {id}");
         let url = self.draft_url(id, "/actions/publish")?;
-        read_record(self.ask(Ask::new(Method::POST, url, doing.as_str()))?, &doing)
+        match self.ask(Ask::new(Method::POST, url, doing.as_str())) {
+            Ok(answer) => read_record(answer, &doing),
+            Err(error) => Err(self.why_not_published(id, error)),
+        }
+    }
+
+    /// Version 12 refuses to publish a draft that is under review without a word.
+    fn why_not_published(&self, id: &RecordId, error: Error) -> Error {
+        let wordless =
+            error.kind() == Kind::Refused && error.server_message().is_none() && error.fields().is_empty();
+        let under_review =
+            || matches!(self.review(id), Ok(Some(review)) if review.is_open || review.status == "created");
+        if !wordless || !under_review() {
+            return error;
+        }
+        let reviewed = Error::new(
+            Kind::Refused,
+            format!(
+                "can't publish draft {id}: it is submitted, or to be submitted, to a community for review"
+            ),
+        )
+        .with_advice("Wait for the community's decision, or cancel the request (rdmfs requests cancel).");
+        match error.attempt() {
+            Some(attempt) => reviewed.with_attempt(attempt.clone()),
+            None => reviewed,
+        }
     }
 
     /// Begins to edit a published record, or gives the edit that was begun. Its metadata can change, its files can't.

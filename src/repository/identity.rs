@@ -57,7 +57,7 @@ impl Repository {
         let mut ask = Ask::get(url, format!("look for a repository at {}", self.url())).accept(JSON);
         ask.json = false;
         let answer = self.ask(ask).map_err(|error| match error.kind() {
-            Kind::NotFound | Kind::Refused => self.no_repository(error.attempt()),
+            Kind::NotFound | Kind::Refused | Kind::NotSupported => self.no_repository(error.attempt()),
             _ => error,
         })?;
         let origin = Origin::of(&answer.url);
@@ -100,6 +100,16 @@ impl Repository {
             records,
             rate_limit: RateLimit::from_headers(&answer.headers),
         })
+    }
+
+    /// The kind of installation, as far as its address and its answers have told.
+    #[must_use]
+    pub fn flavour_so_far(&self) -> Flavour {
+        if self.is_zenodo.load(Ordering::Relaxed) {
+            Flavour::Zenodo
+        } else {
+            Flavour::Invenio
+        }
     }
 
     fn no_repository(&self, attempt: Option<&Attempt>) -> Error {
@@ -157,5 +167,6 @@ fn is_zenodo_record(hit: &Value) -> bool {
         || hit
             .pointer("/pids/doi/identifier")
             .and_then(Value::as_str)
-            .is_some_and(|doi| doi.starts_with("10.5281/zenodo."))
+            .zip(hit.get("id").and_then(Value::as_str))
+            .is_some_and(|(doi, id)| super::lists::is_zenodo_doi(doi, id))
 }

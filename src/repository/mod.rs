@@ -3,19 +3,33 @@
 //! Called by `catalog/`, `content/`, `staging/` and `cli/`. It blocks the calling thread, within limits, and knows
 //! nothing of nodes, caches or FUSE.
 
+mod access_links;
 mod answer;
+mod any;
+mod communities;
+mod containers;
 mod content;
+mod curations;
+mod damap;
+mod decisions;
+mod doi;
 mod drafts;
+mod exports;
 mod files;
 mod identity;
+mod lists;
 pub mod model;
 mod multipart;
 mod pacing;
+mod pages;
 mod parts;
 mod presigned;
 mod proxy;
 mod records;
+mod requests;
 mod retry;
+mod reviews;
+mod search;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token;
@@ -23,6 +37,7 @@ mod transfers;
 mod transport;
 mod upload;
 mod urls;
+mod vocabularies;
 
 use std::fmt;
 use std::future::Future;
@@ -38,15 +53,26 @@ use presigned::Presigned;
 use transfers::Transfers;
 use transport::{Answer, Ask, Transport};
 
+pub use access_links::{AccessLink, LinkChange, LinkToken, NewLink, Permission, SharedLink};
+pub use any::{AnyAnswer, AnyCall};
+pub use communities::{Community, Inclusion, Logo};
+pub use containers::{Container, Member};
 pub use content::{Coverage, Download};
+pub use curations::CurationRules;
+pub use damap::Plan;
+pub use decisions::{Check, Published};
 pub use drafts::Saved;
+pub use exports::{EXPORTS, Export, ExportFormat};
 pub use identity::{Flavour, Identity, VersionHint};
+pub use lists::Listing;
 pub use multipart::Multipart;
 pub use pacing::RateLimit;
 pub use records::Search;
+pub use requests::{Event, Request, RequestFilter, RequestId};
 pub use token::Token;
 pub use transfers::{Layout, Way};
 pub use upload::{Upload, md5_of};
+pub use vocabularies::{Term, VocabularyType};
 
 /// Where the repository is, and how to talk to it.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +125,9 @@ pub struct Repository {
     transport: Arc<Transport>,
     presigned: Presigned,
     transfers: Transfers,
+    withheld: pages::Withheld,
+    exports_offered: exports::Offered,
+    search_pace: Arc<pacing::SearchPace>,
     is_zenodo: Arc<AtomicBool>,
 }
 
@@ -109,13 +138,29 @@ impl Repository {
     /// `Usage` if the address, the proxy variables or the certificate can't be used, `Local` if the certificate can't
     /// be read or no thread can be started.
     pub fn connect(settings: Settings) -> Result<Repository> {
-        let transport = Arc::new(Transport::new(&settings)?);
+        Repository::connect_as(settings, None)
+    }
+
+    /// As [`Repository::connect`], with the token of a link to a shared record: what is asked about records carries it,
+    /// and nothing that goes to another origin does. A user's token may be there beside it.
+    ///
+    /// # Errors
+    /// As [`Repository::connect`].
+    pub fn connect_with_link(settings: Settings, link: LinkToken) -> Result<Repository> {
+        Repository::connect_as(settings, Some(link))
+    }
+
+    fn connect_as(settings: Settings, link: Option<LinkToken>) -> Result<Repository> {
+        let transport = Arc::new(Transport::new(&settings, link)?);
         let is_zenodo = identity::is_zenodo_host(transport.base.url());
         Ok(Repository {
             engine: Arc::new(Engine::start()?),
             transport,
             presigned: Presigned::default(),
             transfers: Transfers::default(),
+            withheld: pages::Withheld::default(),
+            exports_offered: exports::Offered::default(),
+            search_pace: Arc::default(),
             is_zenodo: Arc::new(AtomicBool::new(is_zenodo)),
         })
     }
@@ -128,6 +173,9 @@ impl Repository {
             transport: Arc::new(self.transport.hasty(whole)),
             presigned: Presigned::default(),
             transfers: Transfers::default(),
+            withheld: pages::Withheld::default(),
+            exports_offered: exports::Offered::default(),
+            search_pace: Arc::clone(&self.search_pace),
             is_zenodo: Arc::clone(&self.is_zenodo),
         }
     }
@@ -167,7 +215,7 @@ impl Repository {
 
     /// How many requests were sent, of every kind.
     #[must_use]
-    pub fn requests(&self) -> u64 {
+    pub fn requests_sent(&self) -> u64 {
         self.transport.sent.load(Ordering::Relaxed)
     }
 

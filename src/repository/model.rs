@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+pub use crate::error::FieldError;
 use crate::error::{Error, Kind, Result};
 
 /// The id of a record or draft: letters, digits, `-` and `_` only, so that it is safe in a URL and as a file name.
@@ -268,6 +269,21 @@ impl Record {
     pub fn take_document(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.document)
     }
+
+    /// Its DOI: registered, or reserved for a draft.
+    #[must_use]
+    pub fn doi(&self) -> Option<&str> {
+        let pids = self.document.get("pids")?;
+        pids.pointer("/doi/identifier")?
+            .as_str()
+            .filter(|doi| !doi.is_empty())
+    }
+
+    /// The id that all versions of it share.
+    #[must_use]
+    pub fn concept(&self) -> Option<RecordId> {
+        RecordId::new(self.document.get("parent")?.get("id")?.as_str()?)
+    }
 }
 
 fn files_of(document: &Map<String, Value>) -> Files {
@@ -307,38 +323,41 @@ pub struct Page {
     pub has_next: bool,
 }
 
-/// A field that the server did not accept, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// The path of the field, such as `metadata.title`.
-    pub field: String,
-    /// The server's messages.
-    pub messages: Vec<String>,
-}
-
-/// Reads an `errors` list. Anything else than `[{"field", "messages"}]` becomes one error without a field.
+/// Reads an `errors` list. Its items are `{"field", "messages"}`, or name a community (`{"community_id", "message"}`), or
+/// (version 12) hold such items as their messages; anything else becomes one error without a field.
 #[must_use]
 pub fn field_errors(value: &Value) -> Vec<FieldError> {
     match value {
         Value::Null => Vec::new(),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| FieldError {
-                field: text_of(item, "field").unwrap_or_default(),
-                messages: match item.get("messages") {
-                    Some(Value::Array(messages)) => messages
-                        .iter()
-                        .map(|m| m.as_str().map_or_else(|| m.to_string(), str::to_owned))
-                        .collect(),
-                    _ => vec![item.to_string()],
-                },
-            })
-            .collect(),
+        Value::Array(items) => items.iter().flat_map(errors_of).collect(),
         other => vec![FieldError {
             field: String::new(),
-            messages: vec![other.as_str().map_or_else(|| other.to_string(), str::to_owned)],
+            messages: vec![plain_text(other)],
         }],
     }
+}
+
+fn errors_of(item: &Value) -> Vec<FieldError> {
+    let messages = match item.get("messages") {
+        Some(Value::Array(messages)) => messages.iter(),
+        _ => std::slice::from_ref(item.get("message").unwrap_or(item)).iter(),
+    };
+    let (inner, own): (Vec<&Value>, Vec<&Value>) =
+        messages.partition(|message| !std::ptr::eq(*message, item) && message.is_object());
+    let mut errors: Vec<FieldError> = inner.into_iter().flat_map(errors_of).collect();
+    if !own.is_empty() || errors.is_empty() {
+        let field = ["field", "community_id", "community"]
+            .iter()
+            .find_map(|name| text_of(item, name))
+            .unwrap_or_default();
+        let messages = own.into_iter().map(plain_text).collect();
+        errors.push(FieldError { field, messages });
+    }
+    errors
+}
+
+fn plain_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The server's times: RFC 3339, with a blank for the `T` in `expires_at`, without offset (UTC) on version 12.
@@ -358,7 +377,7 @@ pub fn parse_time(text: &str) -> Option<SystemTime> {
     ))
 }
 
-fn text_of(value: &Value, name: &str) -> Option<String> {
+pub(super) fn text_of(value: &Value, name: &str) -> Option<String> {
     value.get(name)?.as_str().map(str::to_owned)
 }
 
@@ -442,6 +461,32 @@ mod tests {
         let hit = json!({"id": "abcde-12345", "is_published": true, "is_draft": false,
                          "files": {"enabled": true, "count": 0, "entries": {}}});
         assert_eq!(Record::from_value(hit).unwrap().files, Files::Unlisted);
+    }
+
+    #[test]
+    fn errors_are_read_in_each_form_the_servers_use() {
+        let read = |value: Value| {
+            let errors = field_errors(&value);
+            let pairs = errors.into_iter().map(|one| (one.field, one.messages.join("|")));
+            pairs.collect::<Vec<_>>()
+        };
+        let pair = |field: &str, messages: &str| (field.to_owned(), messages.to_owned());
+        assert_eq!(
+            read(json!([{"field": "slug", "messages": ["a", "b"]}])),
+            [pair("slug", "a|b")]
+        );
+        assert_eq!(
+            read(json!([{"community_id": "x", "message": "Community not found."}])),
+            [pair("x", "Community not found.")]
+        );
+        assert_eq!(
+            read(json!([{"field": "_schema", "messages": [{"field": "pids.doi", "message": "No."}]}])),
+            [pair("pids.doi", "No.")]
+        );
+        assert_eq!(read(json!(["odd"])), [pair("", "odd")]);
+        assert_eq!(read(json!([{"field": "x", "messages": []}])), [pair("x", "")]);
+        assert_eq!(read(json!([{"a": {"b": 1}}])), [pair("", r#"{"a":{"b":1}}"#)]);
+        assert_eq!(read(json!(null)), []);
     }
 
     #[test]

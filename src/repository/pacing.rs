@@ -134,6 +134,36 @@ impl Pacer {
     }
 }
 
+/// Searches a minute that Zenodo allows; they are counted apart from all other requests.
+const SEARCHES_A_MINUTE: u32 = 30;
+
+/// How many of them may follow each other at once. The rest of the minute's is spread over it, so that no minute, wherever
+/// it begins, holds more than is allowed.
+const SEARCHES_AT_ONCE: u32 = 10;
+
+/// Spreads searches where they are limited more than other requests.
+#[derive(Default)]
+pub(super) struct SearchPace {
+    /// When the searches asked for so far would be done at the even pace.
+    done: Mutex<Option<Instant>>,
+}
+
+impl SearchPace {
+    /// Takes a turn, and tells how long it is until then. If it is longer than `most`, no turn is taken.
+    pub(super) fn take_turn(&self, most: Duration) -> std::result::Result<Duration, Duration> {
+        let step = Duration::from_secs(60) / (SEARCHES_A_MINUTE - SEARCHES_AT_ONCE);
+        let now = Instant::now();
+        let mut done = self.done.lock();
+        let ready = done.map_or(now, |done| done.max(now)) + step;
+        let wait = ready.saturating_duration_since(now + step * SEARCHES_AT_ONCE);
+        if wait > most {
+            return Err(wait);
+        }
+        *done = Some(ready);
+        Ok(wait)
+    }
+}
+
 /// A random duration up to `most`.
 pub(super) fn random_part(most: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
@@ -184,6 +214,23 @@ mod tests {
         ]);
         assert_eq!(pause_asked_for(200, &sent), Some(Duration::from_secs(10)));
         assert_eq!(pause_asked_for(429, &sent), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn searches_are_spread_so_that_no_minute_holds_too_many() {
+        let pace = SearchPace::default();
+        let most = Duration::from_secs(60);
+        let waits: Vec<Duration> = (0..24).map(|_| pace.take_turn(most).unwrap()).collect();
+        assert!(waits[..10].iter().all(Duration::is_zero), "{waits:?}");
+        assert!(waits[10] > Duration::from_secs(2), "{waits:?}");
+        let within = waits.iter().filter(|wait| **wait < most).count();
+        assert!(within <= SEARCHES_A_MINUTE as usize);
+        let wait = pace.take_turn(Duration::from_secs(1)).unwrap_err();
+        assert_eq!(
+            pace.take_turn(most).unwrap().as_secs(),
+            wait.as_secs(),
+            "a turn that was not taken costs nothing"
+        );
     }
 
     #[test]

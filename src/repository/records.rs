@@ -8,12 +8,10 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::Repository;
+use super::lists::{Listing, read_listing};
 use super::model::{FileEntry, Page, Record, RecordId};
 use super::transport::{Answer, Ask, JSON, is_redirect, location};
 use crate::error::{Error, Kind, Result};
-
-/// No search goes further than this (the index window of InvenioRDM).
-const WINDOW: u64 = 10_000;
 
 /// The most versions that are listed.
 const MOST_VERSIONS: usize = 2_000;
@@ -31,6 +29,9 @@ pub struct Search {
     pub size: u32,
     /// Every version, and not just each record's latest.
     pub all_versions: bool,
+    /// More parameters of the query string, as they are: facets, `suggest`, `tags`. A `sort` here is taken in place of
+    /// [`Search::sort`].
+    pub more: Vec<(String, String)>,
 }
 
 impl Default for Search {
@@ -41,6 +42,7 @@ impl Default for Search {
             page: 1,
             size: 25,
             all_versions: false,
+            more: Vec::new(),
         }
     }
 }
@@ -150,26 +152,12 @@ impl Repository {
         more: &[(&str, &str)],
         doing: &str,
     ) -> Result<Page> {
-        let mut url = self.transport.base.api(path)?;
-        let size = search.size.clamp(1, self.largest_page());
-        let page = search.page.max(1);
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(text) = search.query.as_deref().filter(|text| !text.is_empty()) {
-                query.append_pair("q", text);
-            }
-            if let Some(sort) = search.sort {
-                query.append_pair("sort", sort);
-            }
-            query.append_pair("page", &page.to_string());
-            query.append_pair("size", &size.to_string());
-            if search.all_versions {
-                query.append_pair("allversions", "true");
-            }
-            query.extend_pairs(more);
-        }
+        let (url, end) = self.list_url(path, search, more)?;
+        self.wait_to_search(path, doing)?;
         let answer = self.ask(Ask::get(url, doing))?;
-        read_page(answer.value, u64::from(page) * u64::from(size), doing)
+        let page = read_page(answer.value, end, doing)?;
+        self.notice_zenodo(&page.records);
+        Ok(page)
     }
 }
 
@@ -196,38 +184,22 @@ fn record_in(mut value: Value) -> Result<Record> {
     Record::from_value(value)
 }
 
-fn read_page(mut value: Value, end: u64, doing: &str) -> Result<Page> {
-    let hits = value.pointer_mut("/hits/hits").map(Value::take);
-    let Some(Value::Array(hits)) = hits else {
-        return Err(Error::new(
-            Kind::ServerFailed,
-            format!("can't {doing}: the answer is JSON, but no list of records"),
-        ));
-    };
-    let found = hits.len() as u64;
-    let records: Vec<Record> = hits
-        .into_iter()
-        .filter_map(|hit| match record_in(hit) {
-            Ok(record) => Some(record),
-            Err(error) => {
-                log::warn!("{doing}: one of the records is left out: {error}");
-                None
-            }
-        })
-        .collect();
-    let total = value
-        .pointer("/hits/total")
-        .and_then(Value::as_u64)
-        .unwrap_or(found);
-    // `links.next` goes by the page size that the server really used; without links, we count.
-    let has_next = match value.get("links") {
-        Some(Value::Object(links)) => links.contains_key("next"),
-        _ => end < total,
-    };
-    Ok(Page {
-        records,
+fn read_page(value: Value, end: u64, doing: &str) -> Result<Page> {
+    let Listing {
+        items,
         total,
-        has_next: has_next && found > 0 && end < WINDOW,
+        has_next,
+    } = read_listing(value, end, doing, |hit| match record_in(hit) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            log::warn!("{doing}: one of the records is left out: {error}");
+            None
+        }
+    })?;
+    Ok(Page {
+        records: items,
+        total,
+        has_next,
     })
 }
 

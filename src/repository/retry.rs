@@ -84,6 +84,8 @@ fn name_of(method: &Method) -> &'static str {
         Method::PUT => "PUT",
         Method::POST => "POST",
         Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::HEAD => "HEAD",
         _ => "?",
     }
 }
@@ -97,12 +99,17 @@ impl Transport {
             ask.repeat,
             &ask.doing,
             async |tries| match self.exchange(ask).await {
-                Err(failure) if ask.gone_is_done && tries > 1 && failure.status == Some(404) => Ok(Answer {
-                    status: 204,
-                    headers: reqwest::header::HeaderMap::new(),
-                    value: serde_json::Value::Null,
-                    url: ask.url.clone(),
-                }),
+                Err(failure)
+                    if ask.gone_is_done && tries > 1 && matches!(failure.status, Some(404 | 410)) =>
+                {
+                    Ok(Answer {
+                        status: 204,
+                        headers: reqwest::header::HeaderMap::new(),
+                        value: serde_json::Value::Null,
+                        body: bytes::Bytes::new(),
+                        url: ask.url.clone(),
+                    })
+                }
                 outcome => outcome,
             },
         )

@@ -4,6 +4,7 @@
 //! to be read (`content`). The token goes to the repository's own origin and nowhere else; a link's query is never
 //! shown.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use reqwest::header::{
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
+use super::access_links::LinkToken;
 use super::answer;
 use super::pacing::{self, Pacer};
 use super::proxy::Proxies;
@@ -54,8 +56,12 @@ pub(super) enum Repeat {
 pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) url: Url,
-    pub(super) accept: &'static str,
+    pub(super) accept: Cow<'static, str>,
     pub(super) body: Option<Bytes>,
+    /// The media type of the body.
+    pub(super) content_type: Cow<'static, str>,
+    /// More headers, which the caller has checked.
+    pub(super) headers: HeaderMap,
     pub(super) if_match: Option<u64>,
     pub(super) repeat: Repeat,
     /// For errors: `"read record abcde-12345"`.
@@ -64,7 +70,11 @@ pub(super) struct Ask {
     pub(super) follow: bool,
     /// Whether anything but JSON is a failure.
     pub(super) json: bool,
-    /// Whether 404 on a repeated request means that the one before was carried out.
+    /// Whether the body is wanted as it came, and not read as JSON.
+    pub(super) bytes: bool,
+    /// Whether an answer that will not change by repeating the request is an answer, whatever its status.
+    pub(super) any_status: bool,
+    /// Whether 404 or 410 on a repeated request means that the one before was carried out.
     pub(super) gone_is_done: bool,
 }
 
@@ -79,12 +89,16 @@ impl Ask {
             follow: method == Method::GET,
             method,
             url,
-            accept: RDM_JSON,
+            accept: RDM_JSON.into(),
             body: None,
+            content_type: JSON.into(),
+            headers: HeaderMap::new(),
             if_match: None,
             repeat,
             doing: doing.into(),
             json: true,
+            bytes: false,
+            any_status: false,
             gone_is_done: false,
         }
     }
@@ -98,8 +112,22 @@ impl Ask {
         self
     }
 
-    pub(super) fn accept(mut self, accept: &'static str) -> Self {
-        self.accept = accept;
+    pub(super) fn accept(mut self, accept: impl Into<Cow<'static, str>>) -> Self {
+        self.accept = accept.into();
+        self
+    }
+
+    /// A body that is no JSON.
+    pub(super) fn bytes_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        self.body = Some(body.into());
+        self.content_type = content_type.into();
+        self
+    }
+
+    /// The body is wanted as it comes.
+    pub(super) fn for_bytes(mut self) -> Self {
+        self.bytes = true;
+        self.json = false;
         self
     }
 
@@ -116,6 +144,8 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// `Null` if there was no body or it was no JSON and needn't be.
     pub(super) value: Value,
+    /// The body itself, if it was wanted as it came.
+    pub(super) body: Bytes,
     /// Where it came from, after redirects.
     pub(super) url: Url,
 }
@@ -132,6 +162,8 @@ pub(super) struct Transport {
     client: Client,
     pub(super) base: Base,
     authorization: Option<HeaderValue>,
+    /// The token of a link to a shared record.
+    link: Option<LinkToken>,
     pub(super) limits: Limits,
     pub(super) pacer: Arc<Pacer>,
     pub(super) proxy: Option<Url>,
@@ -140,7 +172,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, link: Option<LinkToken>) -> Result<Self> {
         let base = Base::parse(&settings.url)?;
         let proxies = Proxies::from_env()?;
         let limits = settings.limits.clone();
@@ -195,6 +227,7 @@ impl Transport {
             client,
             base,
             authorization: settings.token.as_ref().map(|token| token.header()).transpose()?,
+            link,
             limits,
             pacer: Arc::default(),
             proxy,
@@ -208,6 +241,7 @@ impl Transport {
             client: self.client.clone(),
             base: self.base.clone(),
             authorization: self.authorization.clone(),
+            link: self.link.clone(),
             limits: Limits {
                 whole: whole.min(self.limits.whole),
                 ..self.limits.clone()
@@ -225,11 +259,19 @@ impl Transport {
     /// A request to the repository or to where it sent us; the token goes along only to its own origin.
     pub(super) fn request(&self, method: Method, url: &Url, with_token: bool) -> RequestBuilder {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let request = self.client.request(method, url.clone());
+        let own = with_token && Origin::of(url) == *self.base.origin();
+        let mut url = url.clone();
+        if let Some(link) = self
+            .link
+            .as_ref()
+            .filter(|_| own && self.base.is_of_a_record(&url))
+        {
+            // The only form in which the server takes it (API notes, section 5).
+            url.query_pairs_mut().append_pair("token", link.secret());
+        }
+        let request = self.client.request(method, url);
         match &self.authorization {
-            Some(value) if with_token && Origin::of(url) == *self.base.origin() => {
-                request.header(AUTHORIZATION, value.clone())
-            }
+            Some(value) if own => request.header(AUTHORIZATION, value.clone()),
             _ => request,
         }
     }
@@ -263,17 +305,44 @@ impl Transport {
         &self,
         doing: &str,
         url: &Url,
-        accept: &'static str,
+        accept: &str,
         range: Option<&HeaderValue>,
     ) -> std::result::Result<Reply, Failure> {
+        self.get_with(doing, url, accept, range, Some(&HeaderMap::new()))
+            .await
+    }
+
+    /// As [`Transport::get`], without the token.
+    pub(super) async fn get_as_guest(
+        &self,
+        doing: &str,
+        url: &Url,
+        accept: &str,
+        range: Option<&HeaderValue>,
+    ) -> std::result::Result<Reply, Failure> {
+        self.get_with(doing, url, accept, range, None).await
+    }
+
+    /// With the token and more headers, or without either.
+    async fn get_with(
+        &self,
+        doing: &str,
+        url: &Url,
+        accept: &str,
+        range: Option<&HeaderValue>,
+        headers: Option<&HeaderMap>,
+    ) -> std::result::Result<Reply, Failure> {
         let mut url = url.clone();
-        let mut with_token = true;
+        let mut with_token = headers.is_some();
         for _ in 0..=MOST_HOPS {
             let begun = Instant::now();
             with_token &= Origin::of(&url) == *self.base.origin();
             let mut request = self.request(Method::GET, &url, with_token).header(ACCEPT, accept);
             if let Some(range) = range {
                 request = request.header(RANGE, range.clone());
+            }
+            if let Some(headers) = headers.filter(|_| with_token) {
+                request = request.headers(headers.clone());
             }
             let response = self.send(doing, request).await?;
             let status = response.status().as_u16();
@@ -321,14 +390,18 @@ impl Transport {
     pub(super) async fn exchange(&self, ask: &Ask) -> std::result::Result<Answer, Failure> {
         let begun = Instant::now();
         let reply = if ask.follow {
-            self.get(&ask.doing, &ask.url, ask.accept, None).await?
+            self.get_with(&ask.doing, &ask.url, &ask.accept, None, Some(&ask.headers))
+                .await?
         } else {
             let mut request = self
                 .request(ask.method.clone(), &ask.url, true)
-                .header(ACCEPT, ask.accept);
+                .header(ACCEPT, &*ask.accept);
             if let Some(body) = &ask.body {
-                request = request.header(CONTENT_TYPE, JSON).body(body.clone());
+                request = request
+                    .header(CONTENT_TYPE, &*ask.content_type)
+                    .body(body.clone());
             }
+            request = request.headers(ask.headers.clone());
             if let Some(revision) = ask.if_match {
                 // A bare number: the quoted form that the ETag has is refused (API notes, section 3).
                 request = request.header(IF_MATCH, revision);
@@ -359,7 +432,19 @@ impl Transport {
         );
         let success = (200..300).contains(&status) || (!ask.follow && is_redirect(status));
         if !success {
-            return Err(refused(&ask.doing, status, &headers, &body).at(&url, Some(status)));
+            let failure = refused(&ask.doing, status, &headers, &body).at(&url, Some(status));
+            if !ask.any_status || failure.passing {
+                return Err(failure);
+            }
+        }
+        if ask.bytes {
+            return Ok(Answer {
+                status,
+                headers,
+                value: Value::Null,
+                body,
+                url,
+            });
         }
         let value = match serde_json::from_slice(&body) {
             Ok(value) => value,
@@ -372,6 +457,7 @@ impl Transport {
             status,
             headers,
             value,
+            body: Bytes::new(),
             url,
         })
     }

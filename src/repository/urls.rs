@@ -20,6 +20,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// The longest key InvenioRDM stores, in characters. Longer ones are accepted at start and refused at PUT.
 const LONGEST_KEY: usize = 255;
 
+/// No id or name is longer; web servers refuse long addresses.
+const LONGEST_PART: usize = 1024;
+
 /// Scheme, host and port.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
@@ -118,6 +121,12 @@ impl Base {
         &self.origin
     }
 
+    /// Whether a URL of this repository is about one record or draft.
+    pub(super) fn is_of_a_record(&self, url: &Url) -> bool {
+        let records = format!("{}/api/records/", self.url.path().trim_end_matches('/'));
+        url.path().starts_with(&records)
+    }
+
     /// The URL of an endpoint; `path` is relative to `/api/` and already encoded.
     pub(super) fn api(&self, path: &str) -> Result<Url> {
         Url::parse(&format!("{}/api/{path}", self.text))
@@ -147,6 +156,28 @@ pub(super) fn encode_key(key: &str) -> Result<String> {
         format!("the repository can't hold a file named {key:?}: {why}"),
     )
     .with_advice("Choose another name."))
+}
+
+/// The id or name of anything but a file, as one part of a path.
+///
+/// # Errors
+/// `NotFound`, before any request, for what no server can have: nothing at all, `.`, `..`, or control characters.
+pub(super) fn encode_part(what: &str, name: &str) -> Result<String> {
+    if name.is_empty()
+        || name == "."
+        || name == ".."
+        || name.contains(char::is_control)
+        || name.len() > LONGEST_PART
+    {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "no {what} can be named {:?}",
+                name.chars().take(80).collect::<String>()
+            ),
+        ));
+    }
+    Ok(utf8_percent_encode(name, UNRESERVED).to_string())
 }
 
 /// Checks a key for a file to be made: reachable, and short enough to be stored.

@@ -64,7 +64,7 @@ impl Tree {
             totals: status::Totals {
                 from_cache: totals.from_cache,
                 from_network: totals.from_network,
-                requests: self.floors.repository.requests(),
+                requests: self.floors.repository.requests_sent(),
             },
             staging: self.floors.staging.directory().to_owned(),
             rate_limit: self
@@ -111,7 +111,10 @@ impl Tree {
         match verb {
             "retry" => self.floors.staging.retry(upload()?)?,
             "discard" => self.floors.staging.discard(upload()?)?,
-            "refresh" => self.floors.catalog.expire(),
+            "refresh" => {
+                self.floors.catalog.expire();
+                self.archives.expire();
+            }
             "cache" => return Ok(json!({"work": self.begin_chore(argument)?})),
             "work" => {
                 let (work, since) = argument.split_once(' ').unwrap_or((argument, "0"));

@@ -5,6 +5,7 @@
 //!
 //! Lock order: `state` is a leaf; it is never held while another floor is called.
 
+mod archives;
 mod change;
 mod chores;
 mod control;
@@ -12,6 +13,7 @@ mod documents;
 mod drafts;
 mod inodes;
 mod labels;
+mod members;
 mod names;
 mod node;
 mod open;
@@ -79,6 +81,7 @@ pub struct Tree {
     state: Mutex<State>,
     views: Views,
     labels: labels::Labels,
+    archives: archives::Archives,
     chores: chores::Chores,
 }
 
@@ -105,6 +108,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 const STAGED: Duration = Duration::from_secs(1);
 /// The file with the metadata, in every record and draft.
 const DOCUMENT: &str = "record.json";
+/// The folder with what is in a record's archives.
+const ARCHIVES: &str = "archives";
 /// The checksums of a record's files.
 const SUMS: &str = "md5sums.txt";
 /// What a user saved last as that, if the server did not accept it.
@@ -127,6 +132,7 @@ impl Tree {
             }),
             views: Views::default(),
             labels: labels::Labels::default(),
+            archives: archives::Archives::new(rules.times.drafts),
             chores: chores::Chores::default(),
         }
     }
@@ -259,8 +265,10 @@ impl Tree {
             Node::Home(owner @ Owner::Record(id)) => Ok(match name {
                 "files" => Some(Node::Folder(owner.clone(), "".into())),
                 SUMS => Some(Node::Sums(id.clone())),
+                ARCHIVES => self.archives_of(id),
                 _ => None,
             }),
+            Node::Archived(record, place) => self.archived_child(record, place, name),
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
             Node::Concept(_)
@@ -355,6 +363,7 @@ impl Tree {
                     None => Ok(self.file_attributes(node, owner, &*self.entry_of(owner)?, file)),
                 }
             }
+            Node::Archived(record, place) => self.archived_attributes(record, place),
         }
     }
 
@@ -513,8 +522,12 @@ impl Tree {
             Node::Root | Node::Control => FOREVER,
             // A save may be refused any moment, and who saved looks at once.
             Node::Home(Owner::Draft(_)) if matches!(name, REJECTED | REASONS) => Duration::ZERO,
+            // It may hold even those, and was perhaps not looked into.
+            Node::Archived(..) if names::is_probe(name) => Duration::ZERO,
             _ if names::is_probe(name) && parent.draft_folder().is_none() => self.rules.times.records,
-            Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) => self.rules.times.records,
+            Node::Home(Owner::Record(_)) | Node::Folder(Owner::Record(_), _) | Node::Archived(..) => {
+                self.rules.times.records
+            }
             _ => self.rules.times.drafts,
         }
     }

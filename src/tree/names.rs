@@ -276,7 +276,8 @@ fn encoded_path(
     path
 }
 
-fn part_name(part: &str) -> String {
+/// What a part of a key is shown as, if nothing else has that name.
+pub(super) fn part_name(part: &str) -> String {
     match part {
         "." | ".." => part.replace('.', "%2E"),
         _ if is_showable_name(part) => part.to_owned(),
@@ -285,7 +286,7 @@ fn part_name(part: &str) -> String {
 }
 
 /// Percent-encodes what can't be in a name. A name over 255 bytes is cut and told apart by a hash of the whole.
-fn encoded_name(part: &str) -> String {
+pub(super) fn encoded_name(part: &str) -> String {
     let encoded = utf8_percent_encode_keeping_unicode(part);
     if encoded.len() <= LONGEST_NAME && !encoded.is_empty() {
         return encoded;
@@ -316,7 +317,8 @@ fn utf8_percent_encode_keeping_unicode(part: &str) -> String {
     out
 }
 
-fn first_encoded(name: &str) -> String {
+/// A name that begins with its first character encoded.
+pub(super) fn first_encoded(name: &str) -> String {
     let mut out = String::new();
     let mut characters = name.chars();
     if let Some(first) = characters.next() {
@@ -330,7 +332,7 @@ fn first_encoded(name: &str) -> String {
 }
 
 /// Appends `tail`, cutting the name where the whole would be too long for a file name.
-fn shortened(name: &str, tail: &str) -> String {
+pub(super) fn shortened(name: &str, tail: &str) -> String {
     let mut end = name.len().min(LONGEST_NAME - tail.len());
     while !name.is_char_boundary(end) {
         end -= 1;

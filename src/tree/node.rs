@@ -40,6 +40,19 @@ pub enum Node {
     Folder(Owner, Arc<str>),
     /// A file, by its key.
     File(Owner, Arc<str>),
+    /// `records/<id>/archives`, and what is below.
+    Archived(RecordId, Archived),
+}
+
+/// A place among the archives of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Archived {
+    /// `archives` (path `""`), and the folders that the `/` in the archives' keys make.
+    Shelf(Arc<str>),
+    /// A folder in an archive, by the archive's key and its number; 0 is the archive itself.
+    Folder(Arc<str>, u32),
+    /// A file in an archive, likewise.
+    File(Arc<str>, u32),
 }
 
 /// What a program can do with a node.
@@ -67,7 +80,9 @@ impl Node {
             | Node::Sums(_)
             | Node::Rejected(_)
             | Node::Reasons(_)
-            | Node::File(..) => Kind::File,
+            | Node::File(..)
+            | Node::Archived(_, Archived::File(..)) => Kind::File,
+            Node::Archived(..) => Kind::Folder,
             Node::Concept(_) => Kind::Link,
         }
     }
@@ -126,6 +141,7 @@ impl Node {
                 | Node::Sums(_)
                 | Node::Folder(Owner::Record(_), _)
                 | Node::File(Owner::Record(_), _)
+                | Node::Archived(..)
         )
     }
 }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::node::{Found, Node};
+use super::node::{Archived, Found, Node};
 use super::{DOCUMENT, Facts, Meaning, Tree, control, names};
+use crate::archives::OpenMember;
 use crate::catalog::FileList;
 use crate::content::{Identity, Reader};
 use crate::error::{Error, Kind, Result};
@@ -46,6 +47,8 @@ pub enum Handle {
         /// Their checksum, if they have one.
         md5: Option<Md5>,
     },
+    /// A member of an archive.
+    Member(RecordId, OpenMember),
     /// Bytes that were written here.
     Staged {
         /// The file.
@@ -152,6 +155,7 @@ impl Tree {
             Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
+            Node::Archived(record, Archived::File(key, number)) => self.open_member(record, key, *number),
             _ => Err(Error::call(libc::EISDIR)),
         }
     }
@@ -213,11 +217,19 @@ impl Tree {
         Ok((found, opened))
     }
 
-    /// Reads. Local bytes are answered at once, others when they are there; it never blocks for the network.
+    /// Reads. Local bytes are answered at once, others when they are there; it blocks for the network only in members of
+    /// archives.
     pub fn read(self: &Arc<Self>, ino: u64, handle: &Handle, offset: u64, length: u32, reply: ReadReply) {
         match handle {
             Handle::Text(text) => reply(Ok(part(text, offset, length))),
             Handle::Commands(answer) => reply(Ok(part(&answer.lock(), offset, length))),
+            Handle::Member(record, member) => {
+                member.read(
+                    offset,
+                    length,
+                    self.forgetting(&Owner::Record(record.clone()), reply),
+                );
+            }
             Handle::Staged {
                 staged,
                 writer: Some(_),
@@ -425,7 +437,7 @@ impl Tree {
         })
     }
 
-    fn reader(&self, owner: &Owner, entry: &FileEntry) -> Reader {
+    pub(super) fn reader(&self, owner: &Owner, entry: &FileEntry) -> Reader {
         let place = FilePlace {
             owner: owner.clone(),
             key: Arc::clone(&entry.key),

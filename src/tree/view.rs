@@ -260,7 +260,7 @@ impl Tree {
             Node::Home(owner @ Owner::Record(id)) => {
                 let entry = self.entry_of(owner)?;
                 let files = Node::Folder(owner.clone(), "".into());
-                vec![
+                let mut lines = vec![
                     Line {
                         name: "files".to_owned(),
                         attributes: self.folder_attributes(&files, &entry),
@@ -272,7 +272,9 @@ impl Tree {
                         node: Node::Sums(id.clone()),
                     },
                     self.document_line(owner, &entry),
-                ]
+                ];
+                lines.extend(self.archives_line(owner.id(), &entry));
+                lines
             }
             Node::Home(owner @ Owner::Draft(_)) => {
                 let entry = self.entry_of(owner)?;
@@ -312,6 +314,7 @@ impl Tree {
                 });
             }
             Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
+            Node::Archived(record, place) => self.list_archived(record, place)?,
             Node::Concept(_)
             | Node::Status
             | Node::Commands

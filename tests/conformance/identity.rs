@@ -3,7 +3,7 @@
 use rdmfs::error::Kind;
 use rdmfs::repository::{Flavour, Search, VersionHint};
 
-use crate::server::{Server, connect};
+use crate::server::{Server, connect, is_real_twelve};
 
 fn a_repository_is_recognised_by_its_search(server: &Server) {
     let identity = server.guest.identify().unwrap();
@@ -13,9 +13,7 @@ fn a_repository_is_recognised_by_its_search(server: &Server) {
 
 /// A real server of version 12 is told apart with `RDMFS_TEST_VERSION=12`.
 fn the_release_is_recognised(server: &Server) {
-    let twelve =
-        server.sandbox.is_none() && std::env::var("RDMFS_TEST_VERSION").is_ok_and(|text| text == "12");
-    let expected = if twelve {
+    let expected = if is_real_twelve(server) {
         VersionHint::TwelveOrOlder
     } else {
         VersionHint::ThirteenOrNewer

@@ -315,7 +315,8 @@ fn a_hit_tells_what_get_tells(server: &Server) {
     }
 }
 
-/// A hit's entries have neither `links` nor `storage_class`, and its parent's communities are what the index knew of them
+/// A hit's entries have neither `links` nor `storage_class`, their `metadata` may not have been looked at yet (a background
+/// task adds it), and its parent's communities are what the index knew of them
 /// when the record was last changed.
 fn without_what_hits_leave_out(document: &Map<String, Value>) -> Value {
     let mut document = Value::Object(document.clone());
@@ -324,6 +325,7 @@ fn without_what_hits_leave_out(document: &Map<String, Value>) -> Value {
             let entry = entry.as_object_mut().unwrap();
             entry.remove("links");
             entry.remove("storage_class");
+            entry.remove("metadata");
         }
     }
     if let Some(Value::Object(parent)) = document.pointer_mut("/parent") {

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::Once;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdm_sandbox::Sandbox;
+use rdm_sandbox::{Flavour, Options, Sandbox};
 use rdmfs::error::Result;
 use rdmfs::repository::model::{FileEntry, FilePlace, Md5, Owner, RecordId};
 use rdmfs::repository::{Download, Limits, Repository, Settings, Token, Upload};
@@ -24,7 +24,19 @@ pub struct Server {
 
 impl Server {
     pub fn sandbox() -> Server {
-        let sandbox = Sandbox::start();
+        Server::of(Sandbox::start())
+    }
+
+    /// One of a certain kind.
+    pub fn sandbox_of(flavour: Flavour) -> Server {
+        let options = Options {
+            knobs: flavour.knobs(),
+            ..Options::default()
+        };
+        Server::of(Sandbox::start_with(options))
+    }
+
+    fn of(sandbox: Sandbox) -> Server {
         let url = sandbox.url();
         Server {
             owner: connect(&url, Some(rdm_sandbox::ALICE)),
@@ -38,21 +50,36 @@ impl Server {
     /// `None` if none is given, which is said once, past the test harness's capture.
     pub fn real() -> Option<Server> {
         static SAID: Once = Once::new();
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let (Some(url), Some(token)) = (variable("RDMFS_TEST_URL"), variable("RDMFS_TEST_TOKEN")) else {
-            SAID.call_once(|| {
-                let _ = std::io::stderr().write_all(
-                    b"\nNOT RUN against a real server: set RDMFS_TEST_URL and RDMFS_TEST_TOKEN (and _TOKEN_OTHER)\n",
+        Server::real_at("RDMFS_TEST", &SAID)
+    }
+
+    /// One where drafts are curated; the other user is a reviewer. `None` if none is given.
+    pub fn real_that_curates() -> Option<Server> {
+        static SAID: Once = Once::new();
+        Server::real_at("RDMFS_TEST_CURATIONS", &SAID).filter(|server| server.other.is_some())
+    }
+
+    fn real_at(prefix: &str, said: &Once) -> Option<Server> {
+        let variable = |name: &str| {
+            std::env::var(format!("{prefix}_{name}"))
+                .ok()
+                .filter(|value| !value.is_empty())
+        };
+        let (Some(url), Some(token)) = (variable("URL"), variable("TOKEN")) else {
+            said.call_once(|| {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\nNOT RUN against a real server: set {prefix}_URL and {prefix}_TOKEN (and _TOKEN_OTHER)"
                 );
             });
             return None;
         };
-        SAID.call_once(|| {
+        said.call_once(|| {
             let _ = writeln!(std::io::stderr(), "\nrun against the real server at {url}");
         });
         Some(Server {
             owner: connect(&url, Some(&token)),
-            other: variable("RDMFS_TEST_TOKEN_OTHER").map(|token| connect(&url, Some(&token))),
+            other: variable("TOKEN_OTHER").map(|token| connect(&url, Some(&token))),
             guest: connect(&url, None),
             url,
             sandbox: None,
@@ -164,6 +191,17 @@ pub fn bytes_of(mut download: Download) -> Vec<u8> {
         all.extend_from_slice(&piece);
     }
     all
+}
+
+/// Whether this is a real server of version 12, which `RDMFS_TEST_VERSION=12` says.
+pub fn is_real_twelve(server: &Server) -> bool {
+    server.sandbox.is_none() && std::env::var("RDMFS_TEST_VERSION").is_ok_and(|text| text == "12")
+}
+
+/// Holds off other tests that must not run at the same time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Searches show a change after about a second.

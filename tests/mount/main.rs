@@ -2,6 +2,7 @@
 //!
 //! One module for each family of calls. Every test has a repository and a mount of its own, and leaves none behind.
 
+mod archives;
 mod closing;
 mod control;
 mod crowd;

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::app::{App, User, user_of_token};
+use crate::app::{App, NOBODY, User, user_of_token};
 use crate::body::{HangUp, Manner, ReplyBody, Stop};
 use crate::errors::Problem;
 use crate::faults::{Decided, Effect};
@@ -18,10 +18,11 @@ use crate::parts::Mishap;
 use crate::reply::{Call, Failure, Payload, Reply, decode, encode_key, parse_query};
 use crate::routes::{self, Miss, Route, Target};
 use crate::server::{Connection, Origin};
-use crate::settings::Knobs;
+use crate::settings::{Flavour, Knobs};
 use crate::traffic::{self, InFlight};
 use crate::upload::{Cut, RequestBody};
-use crate::{content, control, drafts, files, objects, parts, plain, records, search, upload};
+use crate::{communities, containers, content, control, drafts, files, flavours, links, objects, parts};
+use crate::{plain, records, requests, reviews, search, upload, words};
 
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Please wait</title></head>\n<body><h1>Unusual traffic</h1>\
                     <p>Our systems have detected unusual traffic from your network.</p></body></html>\n";
@@ -55,7 +56,7 @@ pub(crate) async fn answer(
             Some(path) => match (path.strip_prefix("/api"), path.strip_prefix("/plain/")) {
                 (Some(path), _) => routes::find(&parts.method, path),
                 (None, Some(path)) => plain::find(&parts.method, path),
-                (None, None) => Err(Miss::NotFound),
+                (None, None) => routes::page(&parts.method, path),
             },
             None => Err(Miss::NotFound),
         },
@@ -76,11 +77,18 @@ pub(crate) async fn answer(
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
-    let user = user_of(&parts.headers, &query);
+    let user = with_link(&app, user_of(&parts.headers, &query), &query);
+    let is_search = matches!(route, Route::Search | Route::CommunityRecords);
     let (extra, limited) = match (knobs.rate_limit, origin) {
         (Some(limit), Origin::Api) => {
             let who = who(user, &parts.headers);
-            app.limiter.lock().take(limit, &who)
+            let mut limiter = app.limiter.lock();
+            match limiter.take(limit, &who) {
+                (_, Ok(())) if is_search && knobs.flavour == Flavour::Zenodo => {
+                    limiter.take(flavours::SEARCHES, &format!("searches of {who}"))
+                }
+                taken => taken,
+            }
         }
         _ => (Headers::new(), Ok(())),
     };
@@ -95,7 +103,10 @@ pub(crate) async fn answer(
     let limit = knobs.max_body.filter(|_| origin == Origin::Api);
     let mut body = RequestBody::new(incoming, &parts.headers, limit, cut, meter);
     let waits_for_go = parts.headers.contains_key(header::EXPECT);
-    let (outcome, body) = match instead(&decided) {
+    let blocked = (origin == Origin::Api && knobs.flavour == Flavour::Zenodo)
+        .then(|| flavours::blocked(&parts.headers))
+        .flatten();
+    let (outcome, body) = match instead(&decided).or(blocked.map(Ok)) {
         Some(outcome) => (outcome, body),
         None => match (limited, found) {
             (Err(problem), _) => (Err(problem.into()), body),
@@ -112,14 +123,23 @@ pub(crate) async fn answer(
             }
             (Ok(()), Ok(target)) => {
                 let headers = parts.headers;
+                let method = match parts.method {
+                    Method::HEAD => Method::GET,
+                    ref method => method.clone(),
+                };
                 let mut call = Call {
+                    method,
                     target,
                     query,
                     headers,
                     user,
                     body,
                 };
-                let outcome = handle(&app, &mut call, mishap(&decided)).await;
+                let outcome = match flavours::refused(&app, &call, knobs.flavour) {
+                    Some(problem) => Err(problem.into()),
+                    None => handle(&app, &mut call, mishap(&decided)).await,
+                };
+                let outcome = outcome.map(|reply| flavours::shaped(reply, route, knobs.flavour));
                 (after(&decided, outcome), call.body)
             }
         },
@@ -204,6 +224,49 @@ async fn handle(app: &App, call: &mut Call, mishap: Mishap) -> Result<Reply, Fai
         Route::PutContent => upload::put_content(app, call, mishap == Mishap::Lost).await,
         Route::PutPart => parts::put_part(app, call, mishap).await,
         Route::Commit => upload::commit(app, call),
+        Route::Communities => communities::search(app, call),
+        Route::UserCommunities => communities::of_user(app, call),
+        Route::CreateCommunity => communities::create(app, call).await,
+        Route::Community => communities::read(app, call),
+        Route::PutCommunity => communities::update(app, call).await,
+        Route::DeleteCommunity => communities::delete(app, call),
+        Route::RenameCommunity => communities::rename(app, call).await,
+        Route::Logo => communities::logo(app, call),
+        Route::PutLogo => communities::put_logo(app, call).await,
+        Route::DeleteLogo => communities::delete_logo(app, call),
+        Route::CommunityRecords => search::of_community(app, call),
+        Route::CommunityRequests => requests::of_community(app, call),
+        Route::RecordCommunities => communities::of_record(app, call),
+        Route::AddToCommunities => communities::add(app, call).await,
+        Route::TakeFromCommunities => communities::take(app, call).await,
+        Route::Requests | Route::UserRequests => requests::search(app, call),
+        Route::Request => requests::read(app, call),
+        Route::Act => requests::act(app, call).await,
+        Route::Timeline => requests::timeline(app, call),
+        Route::Comment => requests::comment(app, call).await,
+        Route::GetComment | Route::PutComment | Route::DeleteComment => {
+            requests::one_comment(app, call).await
+        }
+        Route::Review => reviews::read(app, call),
+        Route::PutReview => reviews::set(app, call).await,
+        Route::DeleteReview => reviews::delete(app, call),
+        Route::SubmitReview => reviews::submit(app, call).await,
+        Route::Curations => reviews::curations(app, call),
+        Route::Curate => reviews::curate(app, call).await,
+        Route::CurationData => reviews::curation_data(app, call),
+        Route::Plans => reviews::plans(app, call),
+        Route::LinkPlan => reviews::link_plan(app, call),
+        Route::Links => links::list(app, call),
+        Route::CreateLink => links::create(app, call).await,
+        Route::GetLink => links::read(app, call),
+        Route::PatchLink => links::update(app, call).await,
+        Route::DeleteLink => links::delete(app, call),
+        Route::VocabularyTypes => words::types(app, call),
+        Route::Vocabulary => words::search(app, call),
+        Route::Word => words::read(app, call),
+        Route::Container => containers::list(app, call),
+        Route::Member => containers::extract(app, call),
+        Route::PageContent => content::get(app, call, false),
         Route::Object | Route::PutObjectPart | Route::Other => Err(Problem::no_route().into()),
     }
 }
@@ -218,7 +281,14 @@ fn object(app: &App, method: &Method, uri: &hyper::Uri) -> Target {
         _ => Route::Object,
     };
     let (id, key, part) = part.unwrap_or_default();
-    Target { route, id, key, part }
+    Target {
+        route,
+        id,
+        key,
+        part,
+        member: String::new(),
+        draft: false,
+    }
 }
 
 /// What goes wrong with the bytes of an upload.
@@ -325,10 +395,25 @@ fn user_of(headers: &HeaderMap, query: &[(String, String)]) -> Option<User> {
     user_of_token(token)
 }
 
+/// With the access link that the request came with, if it is good.
+fn with_link(app: &App, user: Option<User>, query: &[(String, String)]) -> Option<User> {
+    let Some((_, token)) = query.iter().find(|(name, _)| name == "token") else {
+        return user;
+    };
+    let link = links::number_of(&app.store.lock(), token);
+    match link {
+        None => user,
+        link => Some(User {
+            link,
+            ..user.unwrap_or(NOBODY)
+        }),
+    }
+}
+
 fn who(user: Option<User>, headers: &HeaderMap) -> String {
     match user {
-        Some(user) => user.name.to_string(),
-        None => {
+        Some(user) if user.id != 0 => user.name.to_string(),
+        _ => {
             let agent = headers
                 .get(header::USER_AGENT)
                 .map(|value| String::from_utf8_lossy(value.as_bytes()));

@@ -11,7 +11,7 @@ use crate::limits::Limiter;
 use crate::link::Link;
 use crate::objects::Links;
 use crate::search::Index;
-use crate::settings::{Knobs, Options};
+use crate::settings::{Flavour, Knobs, Options};
 use crate::store::Store;
 use crate::traffic::Traffic;
 
@@ -36,7 +36,7 @@ impl App {
     pub fn new(options: &Options, port: u16, objects_port: u16) -> std::io::Result<App> {
         let here = format!("http://127.0.0.1:{port}");
         Ok(App {
-            store: Mutex::new(Store::new()),
+            store: Mutex::new(Store::new(options.knobs.flavour == Flavour::Zenodo)),
             index: Mutex::default(),
             knobs: Mutex::new(options.knobs.clone()),
             faults: Mutex::default(),
@@ -59,7 +59,18 @@ pub(crate) struct User {
     pub name: &'static str,
     pub token: &'static str,
     pub admin: bool,
+    /// The number of the access link that the request came with.
+    pub link: Option<u64>,
 }
+
+/// Somebody without a token, but with an access link.
+pub(crate) const NOBODY: User = User {
+    id: 0,
+    name: "",
+    token: "",
+    admin: false,
+    link: None,
+};
 
 pub(crate) const USERS: [User; 3] = [
     User {
@@ -67,18 +78,21 @@ pub(crate) const USERS: [User; 3] = [
         name: "alice",
         token: "alice-token",
         admin: false,
+        link: None,
     },
     User {
         id: 3,
         name: "bob",
         token: "bob-token",
         admin: false,
+        link: None,
     },
     User {
         id: 4,
         name: "admin",
         token: "admin-token",
         admin: true,
+        link: None,
     },
 ];
 

@@ -6,10 +6,13 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::errors::{FieldError, Problem, field_errors};
+use crate::exports;
 use crate::metadata;
-use crate::records::{JSON, may_edit, of_kind};
+use crate::records::{JSON, may_edit, may_preview, of_kind};
 use crate::render::{self, Place};
 use crate::reply::{Call, Failure, Reply};
+use crate::requests;
+use crate::settings::Flavour;
 use crate::store::{Access, Document, Store, doi};
 
 const NO_FILES: &str =
@@ -48,9 +51,13 @@ pub(crate) async fn create(app: &App, call: &mut Call) -> Result<Reply, Failure>
 
 /// `GET /records/{id}/draft`
 pub(crate) fn read(app: &App, call: &Call) -> Result<Reply, Failure> {
-    let kind = call.accepts(JSON)?;
+    let offered = [JSON, exports::KINDS].concat();
+    let kind = call.accepts(&offered)?;
     let store = app.store.lock();
-    editable(&store, call)?;
+    let draft = editable(&store, call)?;
+    if let Some(body) = exports::export(kind, draft) {
+        return Ok(Reply::new(200, exports::sent_as(kind), body));
+    }
     shown(app, &store, call, kind, 200, &call.target.id, &[])
 }
 
@@ -65,6 +72,7 @@ pub(crate) async fn update(app: &App, call: &mut Call) -> Result<Reply, Failure>
     let (metadata, mut errors) = check(&body)?;
     let access = parse_access(body.get("access"))?;
     let now = store.now();
+    let before = store.draft(&call.target.id)?.clone();
     let draft = store.draft_mut(&call.target.id)?;
     draft.metadata = metadata;
     draft.custom_fields = match body.get("custom_fields") {
@@ -82,6 +90,12 @@ pub(crate) async fn update(app: &App, call: &mut Call) -> Result<Reply, Failure>
     errors.extend(metadata::publisher_error(&draft.metadata));
     draft.revision += 2;
     draft.updated = now;
+    let changed = before.metadata != draft.metadata
+        || before.access != draft.access
+        || before.custom_fields != draft.custom_fields
+        || before.files.default_preview != draft.files.default_preview;
+    let title = draft.title().to_string();
+    requests::draft_changed(&mut store, &call.target.id, changed, &title);
     store.changed(&call.target.id, true);
     shown(app, &store, call, kind, 200, &call.target.id, &errors)
 }
@@ -119,6 +133,8 @@ pub(crate) fn delete(app: &App, call: &Call) -> Result<Reply, Failure> {
     let id = &call.target.id;
     check_revision(store.draft(id)?, revision)?;
     let parent = editable(&store, call)?.parent.clone();
+    requests::draft_may_go(&store, &parent, id)?;
+    requests::forget_draft(&mut store, &parent, id);
     store.drafts.remove(id);
     if let Some(parent) = store.parents.get_mut(&parent) {
         parent.next_draft.take_if(|next| next == id);
@@ -166,10 +182,14 @@ pub(crate) fn new_version(app: &App, call: &Call) -> Result<Reply, Failure> {
             let mut draft = store.new_draft(parent.owner, Some(&parent.id));
             draft.metadata = latest.metadata;
             draft.metadata.remove("version");
-            let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
-            draft
-                .metadata
-                .insert("publication_date".to_string(), json!(today));
+            if app.knobs.lock().flavour == Flavour::V12 {
+                draft.metadata.remove("publication_date");
+            } else {
+                let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
+                draft
+                    .metadata
+                    .insert("publication_date".to_string(), json!(today));
+            }
             draft.custom_fields = latest.custom_fields;
             draft.access = latest.access;
             draft.files.enabled = latest.files.enabled;
@@ -191,24 +211,35 @@ pub(crate) fn publish(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::no_result().into());
     }
     let draft = editable(&store, call)?;
-    let errors = metadata::missing_for_publishing(&draft.metadata);
-    if !errors.is_empty() {
-        return Err(Problem::validation(&errors).into());
-    }
-    if draft.files.enabled && draft.files.entries.is_empty() {
-        return Err(Problem::invalid("files.enabled", NO_FILES).into());
-    }
-    if draft.files.enabled && draft.files.entries.iter().any(|entry| !entry.completed) {
-        let message = "One or more files have not completed their transfer, please wait.";
-        return Err(Problem::invalid("files", message).into());
-    }
-    if let Some(error) = metadata::publisher_error(&draft.metadata) {
-        return Err(Problem::validation(&[error]).into());
-    }
+    check_ready(draft)?;
+    let (curations, flavour) = {
+        let knobs = app.knobs.lock();
+        (knobs.curations, knobs.flavour)
+    };
+    requests::publish_may_go(&store, draft, curations, flavour)?;
     store.publish(id)?;
     let record = store.record(id)?;
     let body = render::document(app, &store, record, Place::Published, call.user);
     Ok(of_kind(kind, 202, body, record))
+}
+
+/// What a draft needs to be published.
+pub(crate) fn check_ready(draft: &Document) -> Result<(), Problem> {
+    let errors = metadata::missing_for_publishing(&draft.metadata);
+    if !errors.is_empty() {
+        return Err(Problem::validation(&errors));
+    }
+    if draft.files.enabled && draft.files.entries.is_empty() {
+        return Err(Problem::invalid("files.enabled", NO_FILES));
+    }
+    if draft.files.enabled && draft.files.entries.iter().any(|entry| !entry.completed) {
+        let message = "One or more files have not completed their transfer, please wait.";
+        return Err(Problem::invalid("files", message));
+    }
+    if let Some(error) = metadata::publisher_error(&draft.metadata) {
+        return Err(Problem::validation(&[error]));
+    }
+    Ok(())
 }
 
 /// `POST` and `DELETE …/draft/pids/doi`: answer with the whole draft.
@@ -220,8 +251,17 @@ pub(crate) fn doi_of_draft(app: &App, call: &Call, reserve: bool) -> Result<Repl
     if reserve && reserved {
         return Err(Problem::invalid("pids.doi", "A PID already exists for type doi").into());
     }
-    if !reserve && (!reserved || store.records.contains_key(&call.target.id)) {
-        return Err(Problem::no_result().into());
+    if !reserve && !reserved {
+        return Err(Problem::unknown_id().into());
+    }
+    if !reserve && store.records.contains_key(&call.target.id) {
+        let message = "Cannot discard a reserved or registered persistent identifier.";
+        let mut problem = Problem::invalid("pids.doi", message);
+        if app.knobs.lock().flavour == Flavour::V12 {
+            let inner = json!({"field": "pids.doi", "message": message});
+            problem.body["errors"] = json!([{"field": "_schema", "messages": [inner]}]);
+        }
+        return Err(problem.into());
     }
     let now = store.now();
     let draft = store.draft_mut(&call.target.id)?;
@@ -246,7 +286,12 @@ pub(crate) fn doi_of_draft(app: &App, call: &Call, reserve: bool) -> Result<Repl
 
 fn editable<'a>(store: &'a Store, call: &Call) -> Result<&'a Document, Problem> {
     let draft = store.draft(&call.target.id)?;
-    if may_edit(store, draft, call.user) {
+    let may = if call.method == hyper::Method::GET {
+        may_preview
+    } else {
+        may_edit
+    };
+    if may(store, draft, call.user) {
         Ok(draft)
     } else {
         Err(Problem::denied())

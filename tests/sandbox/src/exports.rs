@@ -13,7 +13,22 @@ pub(crate) const KINDS: &[&str] = &[
     "application/vnd.datacite.datacite+xml",
     "application/x-dc+xml",
     "application/ld+json",
+    "text/x-bibliography",
+    "application/marcxml+xml",
+    "application/dcat+xml",
+    "application/vnd.geo+json",
+    "application/linkset+json",
+    "application/vnd.inveniordm.v1.full+csv",
+    "application/vnd.inveniordm.v1.simple+csv",
 ];
+
+/// The type that a form is sent as: a citation is plain text.
+pub(crate) fn sent_as(kind: &str) -> &str {
+    match kind {
+        "text/x-bibliography" => "text/plain",
+        kind => kind,
+    }
+}
 
 /// A record in one of these forms; `None` for any other kind.
 pub(crate) fn export(kind: &str, record: &Document) -> Option<String> {
@@ -25,6 +40,15 @@ pub(crate) fn export(kind: &str, record: &Document) -> Option<String> {
         "application/vnd.datacite.datacite+xml" => facts.datacite_xml(),
         "application/x-dc+xml" => facts.dublin_core(),
         "application/ld+json" => facts.schema_org().to_string(),
+        "text/x-bibliography" => facts.citation(),
+        "application/marcxml+xml" => facts.marc(),
+        "application/dcat+xml" => facts.dcat(),
+        "application/vnd.geo+json" => json!({"features": [], "type": "FeatureCollection"}).to_string(),
+        "application/linkset+json" => {
+            json!({"linkset": [{"anchor": record.id, "cite-as": [{"href": format!("https://doi.org/{}", facts.doi)}]}]})
+                .to_string()
+        }
+        "application/vnd.inveniordm.v1.full+csv" | "application/vnd.inveniordm.v1.simple+csv" => facts.csv(),
         _ => return None,
     })
 }
@@ -142,6 +166,50 @@ impl Facts {
             escaped(&self.doi),
             escaped(&self.publisher),
             escaped(&self.title),
+        )
+    }
+
+    fn citation(&self) -> String {
+        let authors: Vec<&str> = self.names().collect();
+        format!(
+            "{} ({}) “{}”. {}. Available at: https://handle.test.datacite.org/{}.",
+            authors.join("; "),
+            self.year(),
+            self.title,
+            self.publisher,
+            self.doi
+        )
+    }
+
+    fn marc(&self) -> String {
+        format!(
+            "<?xml version='1.0' encoding='utf-8'?>\n<record xmlns=\"http://www.loc.gov/MARC21/slim\">\n  \
+             <controlfield tag=\"001\">{}</controlfield>\n  <datafield tag=\"245\" ind1=\" \" ind2=\" \">\n    \
+             <subfield code=\"a\">{}</subfield>\n  </datafield>\n</record>\n",
+            self.id,
+            escaped(&self.title)
+        )
+    }
+
+    fn dcat(&self) -> String {
+        format!(
+            "<?xml version='1.0' encoding='utf-8'?>\n<rdf:RDF \
+             xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\" xmlns:dct=\"http://purl.org/dc/terms/\">\n  \
+             <rdf:Description rdf:about=\"https://doi.org/{}\">\n    <dct:title>{}</dct:title>\n  \
+             </rdf:Description>\n</rdf:RDF>\n",
+            escaped(&self.doi),
+            escaped(&self.title)
+        )
+    }
+
+    fn csv(&self) -> String {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        format!(
+            "id,pids.doi.identifier,metadata.title,metadata.publication_date\n{},{},{},{}\n",
+            self.id,
+            self.doi,
+            quoted(&self.title),
+            self.date
         )
     }
 

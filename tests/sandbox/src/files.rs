@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, User};
 use crate::errors::{FieldError, Problem};
 use crate::mimetypes;
 use crate::parts::Parts;
-use crate::records::{may_edit, may_read, may_read_files};
+use crate::records::{may_edit, may_preview, may_read, may_read_files};
 use crate::reply::{Call, Failure, Reply, encode_key};
 use crate::settings::Multipart;
 use crate::store::{Document, Entry, Store, iso};
@@ -25,10 +26,16 @@ pub(crate) fn of_draft<'a>(
     id: &str,
     key: &str,
     user: Option<User>,
+    method: &Method,
 ) -> Result<(&'a Document, &'a Entry), Problem> {
     let draft = store.draft(id)?;
     let entry = draft.entry(key)?;
-    if !may_edit(store, draft, user) {
+    let may = if method == Method::GET {
+        may_preview
+    } else {
+        may_edit
+    };
+    if !may(store, draft, user) {
         return Err(Problem::denied());
     }
     if !draft.files.enabled {
@@ -83,13 +90,18 @@ pub(crate) fn list_draft(app: &App, call: &Call) -> Result<Reply, Failure> {
 pub(crate) fn read_draft(app: &App, call: &Call) -> Result<Reply, Failure> {
     call.accepts(JSON)?;
     let store = app.store.lock();
-    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user)?;
+    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user, &call.method)?;
     Ok(Reply::json(200, &entry_json(app, draft, entry, true)))
 }
 
 fn editable<'a>(store: &'a Store, call: &Call) -> Result<&'a Document, Problem> {
     let draft = store.draft(&call.target.id)?;
-    if may_edit(store, draft, call.user) {
+    let may = if call.method == Method::GET {
+        may_preview
+    } else {
+        may_edit
+    };
+    if may(store, draft, call.user) {
         Ok(draft)
     } else {
         Err(Problem::denied())
@@ -252,7 +264,7 @@ pub(crate) async fn update(app: &App, call: &mut Call) -> Result<Reply, Failure>
     call.accepts(JSON)?;
     let body = call.json_object().await?;
     let mut store = app.store.lock();
-    of_draft(&store, &call.target.id, &call.target.key, call.user)?;
+    of_draft(&store, &call.target.id, &call.target.key, call.user, &call.method)?;
     let errors: Vec<FieldError> = body
         .keys()
         .filter(|field| !matches!(field.as_str(), "metadata" | "access" | "links"))
@@ -270,14 +282,14 @@ pub(crate) async fn update(app: &App, call: &mut Call) -> Result<Reply, Failure>
         entry.hidden = access["hidden"] == true;
     }
     entry.updated = now;
-    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user)?;
+    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user, &call.method)?;
     Ok(Reply::json(200, &entry_json(app, draft, entry, true)))
 }
 
 /// `DELETE …/draft/files/{key}`
 pub(crate) fn delete(app: &App, call: &Call) -> Result<Reply, Failure> {
     let mut store = app.store.lock();
-    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user)?;
+    let (draft, entry) = of_draft(&store, &call.target.id, &call.target.key, call.user, &call.method)?;
     // A new key that was started on a published record's draft can go, what is published can't.
     if draft.files.locked && entry.completed {
         return Err(Problem::locked().into());

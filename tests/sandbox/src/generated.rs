@@ -50,6 +50,7 @@ impl Generated {
                 versions: vec![id.to_string()],
                 next_draft: None,
                 pids: serde_json::json!({}),
+                ..Parent::default()
             };
             store
                 .records

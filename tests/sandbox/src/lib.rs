@@ -18,6 +18,8 @@ mod answer;
 mod app;
 mod blobs;
 mod body;
+mod communities;
+mod containers;
 mod content;
 mod control;
 mod data;
@@ -26,10 +28,13 @@ mod errors;
 mod exports;
 mod faults;
 mod files;
+mod flavours;
 mod formats;
 mod generated;
 mod limits;
 mod link;
+mod links;
+mod lists;
 mod metadata;
 mod mimetypes;
 mod objects;
@@ -39,6 +44,8 @@ mod query;
 mod records;
 mod render;
 mod reply;
+mod requests;
+mod reviews;
 mod routes;
 mod samples;
 mod search;
@@ -49,6 +56,7 @@ mod store;
 mod traffic;
 mod upload;
 mod vocabularies;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -63,7 +71,7 @@ pub use data::{Data, Generator, NewRecord, md5_hex};
 pub use faults::{Effect, Fault, FaultId, FaultOn};
 pub use routes::Route;
 pub use samples::Samples;
-pub use settings::{ContentMode, Knobs, Multipart, Options, RateLimit};
+pub use settings::{ContentMode, Flavour, Knobs, Multipart, Options, RateLimit};
 pub use traffic::Request;
 
 use app::App;
@@ -228,6 +236,11 @@ impl Sandbox {
     /// How often the second origin was sent an `Authorization` header, which must never happen.
     pub fn leaked_authorizations(&self) -> usize {
         self.app.links.lock().leaks
+    }
+
+    /// Plans and the records named in them.
+    pub fn plans(&self) -> Vec<(String, String)> {
+        self.app.store.lock().plans.clone()
     }
 
     /// A file of a draft, if the draft and the file exist.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rdm_sandbox::{ALICE, Options, Sandbox};
+use rdm_sandbox::{ALICE, Flavour, Options, Sandbox};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "\
@@ -15,6 +15,7 @@ Usage: rdm-sandbox [OPTIONS]
   --port N             listen on this port (default: a free one)
   --data DIR           keep uploaded files there (default: a temporary directory)
   --empty              without sample records
+  --flavour FLAVOUR    v14, v12, tuwien or zenodo, with the settings that go with it; comes before others
   --mode MODE          how file content is sent: ranges (default), ignored, v12 or redirect
   --latency MS         wait before each answer
   --bandwidth BYTES    send file content at so many bytes per second
@@ -58,6 +59,7 @@ impl Arguments {
                 "--empty" => arguments.empty = true,
                 "--port" => options.port = number(&name, &value()?)?,
                 "--data" => options.data = Some(value()?.into()),
+                "--flavour" => options.knobs = value()?.parse::<Flavour>()?.knobs(),
                 "--mode" => options.knobs.mode = value()?.parse()?,
                 "--latency" => options.knobs.latency = Duration::from_millis(number(&name, &value()?)?),
                 "--bandwidth" => options.knobs.bandwidth = Some(number(&name, &value()?)?),

@@ -237,7 +237,7 @@ pub(crate) async fn put_part(app: &App, call: &mut Call, mishap: Mishap) -> Resu
     let (id, key, number) = (call.target.id.clone(), call.target.key.clone(), call.target.part);
     let (parts, mut body) = {
         let store = app.store.lock();
-        let (draft, entry) = files::of_draft(&store, &id, &key, call.user)?;
+        let (draft, entry) = files::of_draft(&store, &id, &key, call.user, &call.method)?;
         if draft.files.locked {
             return Err(Problem::locked().into());
         }

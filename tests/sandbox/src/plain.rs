@@ -29,6 +29,8 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
         id: id.to_string(),
         key: key.to_string(),
         part: 0,
+        member: String::new(),
+        draft: false,
     })
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::store::{Document, iso};
+use crate::store::{Document, Store, iso};
 
 /// A parsed query: one of the groups has to match, with all its terms.
 #[derive(Debug, Default)]
@@ -51,6 +51,33 @@ impl Query {
         self.groups
             .iter()
             .any(|group| group.iter().all(|term| term.matches(document, published)))
+    }
+
+    /// The DOI of all versions stands in the parent, which a document alone does not have.
+    pub fn is_of_parent_doi(&self, store: &Store, document: &Document) -> bool {
+        let doi = &store.parent_of(document).pids["doi"]["identifier"];
+        self.groups.iter().any(|group| {
+            matches!(group.as_slice(), [Term::Field(field, value)]
+                if field == "parent.pids.doi.identifier" && doi == value.as_str())
+        })
+    }
+
+    /// Whether the words and `field:value` terms of a query fit something that is no document; `look` gives a field's
+    /// text.
+    pub fn fits(&self, text: &str, look: impl Fn(&str) -> Option<String>) -> bool {
+        fn fit(term: &Term, text: &str, look: &impl Fn(&str) -> Option<String>) -> bool {
+            match term {
+                Term::Not(term) => !fit(term, text, look),
+                Term::Word(word) => word == "*" || text.contains(word.trim_matches('*')),
+                Term::Field(field, value) => look(field).is_some_and(|found| match value.strip_suffix('*') {
+                    Some(start) => found.starts_with(start),
+                    None => found == *value,
+                }),
+            }
+        }
+        self.groups
+            .iter()
+            .any(|group| group.iter().all(|term| fit(term, text, &look)))
     }
 
     /// How well it matches: words in the title count.

@@ -9,6 +9,7 @@ use crate::exports;
 use crate::files::api_url;
 use crate::render::{self, Place};
 use crate::reply::{Call, Failure, Reply};
+use crate::requests;
 use crate::store::{Document, Store, iso};
 
 /// What records and drafts can be asked for.
@@ -18,18 +19,40 @@ pub(crate) fn is_owner(store: &Store, document: &Document, user: Option<User>) -
     user.is_some_and(|user| user.id == store.parent_of(document).owner)
 }
 
-/// Only owners see and change drafts.
-pub(crate) fn may_edit(store: &Store, document: &Document, user: Option<User>) -> bool {
-    is_owner(store, document, user)
+/// Whether the request came with an access link to this that lets do so.
+fn link_lets(store: &Store, document: &Document, user: Option<User>, permissions: &[&str]) -> bool {
+    let Some(number) = user.and_then(|user| user.link) else {
+        return false;
+    };
+    let links = &store.parent_of(document).links;
+    links
+        .iter()
+        .any(|link| link.number == number && permissions.contains(&link.permission.as_str()))
 }
 
+/// Owners change drafts, whoever has a link for it, and reviewers while there is a curation request.
+pub(crate) fn may_edit(store: &Store, document: &Document, user: Option<User>) -> bool {
+    is_owner(store, document, user)
+        || link_lets(store, document, user, &["edit"])
+        || requests::is_curator_of(store, &document.id, user)
+}
+
+/// Those who may read a draft.
+pub(crate) fn may_preview(store: &Store, document: &Document, user: Option<User>) -> bool {
+    may_edit(store, document, user) || link_lets(store, document, user, &["preview"])
+}
+
+const ANY_LINK: &[&str] = &["view", "preview", "edit"];
+
 pub(crate) fn may_read(store: &Store, record: &Document, user: Option<User>) -> bool {
-    record.access.record == "public" || is_owner(store, record, user)
+    record.access.record == "public"
+        || is_owner(store, record, user)
+        || link_lets(store, record, user, ANY_LINK)
 }
 
 pub(crate) fn may_read_files(store: &Store, record: &Document, user: Option<User>) -> bool {
     let open = record.access.files == "public" && record.access.record == "public" && !record.embargoed();
-    open || is_owner(store, record, user)
+    open || is_owner(store, record, user) || link_lets(store, record, user, ANY_LINK)
 }
 
 /// `GET /ping`
@@ -39,7 +62,12 @@ pub(crate) fn ping() -> Reply {
 
 /// `GET /me`
 pub(crate) fn me(call: &Call) -> Result<Reply, Failure> {
-    let user = call.signed_in()?;
+    let Ok(user) = call.signed_in() else {
+        let message = "The server could not verify that you are authorized to access the URL requested. You either \
+                       supplied the wrong credentials (e.g. a bad password), or your browser doesn't understand how to \
+                       supply the credentials required.";
+        return Err(Problem::new(401, message).into());
+    };
     let body = json!({"id": user.id, "email": format!("{}@example.org", user.name), "username": user.name,
         "confirmed_at": "2026-01-01T00:00:00+00:00", "last_login_at": null, "profile": {"full_name": ""}, "roles": []});
     Ok(Reply::json(200, &body))
@@ -64,7 +92,8 @@ pub(crate) fn read(app: &App, call: &Call) -> Result<Reply, Failure> {
         return Err(Problem::denied().into());
     }
     if let Some(body) = exports::export(kind, record) {
-        return Ok(Reply::new(200, kind, body).with(header::ETAG, format!("\"{}\"", record.revision)));
+        return Ok(Reply::new(200, exports::sent_as(kind), body)
+            .with(header::ETAG, format!("\"{}\"", record.revision)));
     }
     let body = render::document(app, &store, record, Place::Record, call.user);
     Ok(of_kind(kind, 200, body, record))

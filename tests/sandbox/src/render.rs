@@ -58,13 +58,18 @@ pub(crate) fn document(
         };
         versions["is_latest_draft"] = json!(latest_draft);
     }
+    let status = match (published, parent.versions.is_empty()) {
+        (true, _) => "published",
+        (false, true) => crate::requests::review_status(store, parent).unwrap_or("draft"),
+        (false, false) => "new_version_draft",
+    };
     let mut shown = json!({
         "id": document.id,
         "created": iso(document.created),
         "updated": iso(document.updated),
         "links": links(app, store, document, draft, published),
         "revision_id": document.revision,
-        "parent": {"id": parent.id, "access": access, "communities": {}, "pids": parent.pids},
+        "parent": {"id": parent.id, "access": access, "communities": crate::communities::of_parent(store, parent), "pids": parent.pids},
         "versions": versions,
         "is_published": published,
         "is_draft": draft,
@@ -79,11 +84,7 @@ pub(crate) fn document(
         },
         "files": files(app, document, place),
         "media_files": {"enabled": false, "order": [], "count": 0, "total_bytes": 0, "entries": {}},
-        "status": match (published, parent.versions.is_empty()) {
-            (true, _) => "published",
-            (false, true) => "draft",
-            (false, false) => "new_version_draft",
-        },
+        "status": status,
     });
     if draft {
         // With a space, unlike all other times.

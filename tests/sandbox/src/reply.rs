@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
@@ -17,6 +17,8 @@ use crate::upload::RequestBody;
 
 /// A request.
 pub(crate) struct Call {
+    /// HEAD counts as GET.
+    pub method: Method,
     pub target: Target,
     pub query: Vec<(String, String)>,
     pub headers: HeaderMap,
@@ -38,7 +40,7 @@ impl Call {
 
     /// The signed-in user, or 403: a server has no other word for a missing token.
     pub fn signed_in(&self) -> Result<User, Problem> {
-        self.user.ok_or_else(Problem::denied)
+        self.user.filter(|user| user.id != 0).ok_or_else(Problem::denied)
     }
 
     /// Content negotiation: the client must accept one of these types, or anything. The first is
@@ -50,15 +52,23 @@ impl Call {
         else {
             return Ok(offered[0]);
         };
-        let names = || {
-            accept
-                .split(',')
-                .map(|item| item.split(';').next().unwrap_or_default().trim())
-        };
-        let named = names().find_map(|name| offered.iter().find(|offer| **offer == name));
+        // Parameters but `q` count, so that a type with a profile is not the type without.
+        let names: Vec<String> = accept
+            .split(',')
+            .map(|item| {
+                let parts = item
+                    .split(';')
+                    .map(str::trim)
+                    .filter(|part| !part.starts_with("q="));
+                parts.collect::<Vec<_>>().join(";")
+            })
+            .collect();
+        let named = names
+            .iter()
+            .find_map(|name| offered.iter().find(|offer| **offer == name));
         match named {
             Some(name) => Ok(name),
-            None if names().any(|name| name == "*/*") => Ok(offered[0]),
+            None if names.iter().any(|name| name == "*/*") => Ok(offered[0]),
             None => Err(Problem::not_acceptable(offered)),
         }
     }

@@ -98,6 +98,94 @@ routes! {
     Plain = "GET plain",
     /// `GET /plain/{id}/`: the record's files as a page of links
     PlainIndex = "GET plain index",
+    /// `GET /communities`
+    Communities = "GET communities",
+    /// `GET /user/communities`
+    UserCommunities = "GET user communities",
+    /// `POST /communities`
+    CreateCommunity = "POST communities",
+    /// `GET /communities/{id}`
+    Community = "GET community",
+    /// `PUT /communities/{id}`
+    PutCommunity = "PUT community",
+    /// `DELETE /communities/{id}`
+    DeleteCommunity = "DELETE community",
+    /// `POST /communities/{id}/rename`
+    RenameCommunity = "POST rename",
+    /// `GET /communities/{id}/logo`
+    Logo = "GET logo",
+    /// `PUT /communities/{id}/logo`
+    PutLogo = "PUT logo",
+    /// `DELETE /communities/{id}/logo`
+    DeleteLogo = "DELETE logo",
+    /// `GET /communities/{id}/records`
+    CommunityRecords = "GET community records",
+    /// `GET /communities/{id}/requests`
+    CommunityRequests = "GET community requests",
+    /// `GET /records/{id}/communities`
+    RecordCommunities = "GET record communities",
+    /// `POST /records/{id}/communities`
+    AddToCommunities = "POST record communities",
+    /// `DELETE /records/{id}/communities`
+    TakeFromCommunities = "DELETE record communities",
+    /// `GET /requests/`
+    Requests = "GET requests",
+    /// `GET /user/requests`
+    UserRequests = "GET user requests",
+    /// `GET /requests/{id}`
+    Request = "GET request",
+    /// `POST /requests/{id}/actions/{action}`
+    Act = "POST request action",
+    /// `GET /requests/{id}/timeline`
+    Timeline = "GET timeline",
+    /// `POST /requests/{id}/comments`
+    Comment = "POST comment",
+    /// `GET /requests/{id}/comments/{comment}`
+    GetComment = "GET comment",
+    /// `PUT /requests/{id}/comments/{comment}`
+    PutComment = "PUT comment",
+    /// `DELETE /requests/{id}/comments/{comment}`
+    DeleteComment = "DELETE comment",
+    /// `GET /records/{id}/draft/review`
+    Review = "GET review",
+    /// `PUT /records/{id}/draft/review`
+    PutReview = "PUT review",
+    /// `DELETE /records/{id}/draft/review`
+    DeleteReview = "DELETE review",
+    /// `POST /records/{id}/draft/actions/submit-review`
+    SubmitReview = "POST submit-review",
+    /// `GET /curations/`
+    Curations = "GET curations",
+    /// `POST /curations/`
+    Curate = "POST curations",
+    /// `GET /curations/data`
+    CurationData = "GET curations data",
+    /// `GET /invenio_damap/damap/dmp`
+    Plans = "GET plans",
+    /// `POST /invenio_damap/damap/dmp/{plan}/dataset/{id}`
+    LinkPlan = "POST plan dataset",
+    /// `GET /records/{id}/access/links`
+    Links = "GET links",
+    /// `POST /records/{id}/access/links`
+    CreateLink = "POST links",
+    /// `GET /records/{id}/access/links/{link}`
+    GetLink = "GET link",
+    /// `PATCH /records/{id}/access/links/{link}`
+    PatchLink = "PATCH link",
+    /// `DELETE /records/{id}/access/links/{link}`
+    DeleteLink = "DELETE link",
+    /// `GET /vocabularies/`
+    VocabularyTypes = "GET vocabularies",
+    /// `GET /vocabularies/{type}`, or `/{type}` for some
+    Vocabulary = "GET vocabulary",
+    /// `GET /vocabularies/{type}/{id}`, or `/{type}/{id}` for some
+    Word = "GET word",
+    /// `GET …/files/{key}/container`
+    Container = "GET container",
+    /// `GET …/files/{key}/container/{member}`
+    Member = "GET member",
+    /// `GET /records/{id}/files/{key}` outside of the API, where pages lead to
+    PageContent = "GET page content",
     /// Anything else under `/api`
     Other = "other",
 }
@@ -115,6 +203,10 @@ pub(crate) struct Target {
     pub id: String,
     pub key: String,
     pub part: u64,
+    /// A member of an archive.
+    pub member: String,
+    /// Whether it is about a draft, where one route is for both.
+    pub draft: bool,
 }
 
 /// Why a path leads nowhere.
@@ -138,7 +230,12 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
         id: String::new(),
         key: String::new(),
         part: 0,
+        member: String::new(),
+        draft: false,
     };
+    if let Some(found) = other(method, path) {
+        return found;
+    }
     match path {
         "/ping" => return only(method, &[(Method::GET, Route::Ping)]).map(plain),
         "/me" => return only(method, &[(Method::GET, Route::Me)]).map(plain),
@@ -169,6 +266,18 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
     let allowed: &[(Method, Route)] = match rest {
         "versions" => &[(Method::GET, Route::Versions), (Method::POST, Route::NewVersion)],
         "versions/latest" => &[(Method::GET, Route::LatestVersion)],
+        "access/links" => &[(Method::GET, Route::Links), (Method::POST, Route::CreateLink)],
+        "communities" => &[
+            (Method::GET, Route::RecordCommunities),
+            (Method::POST, Route::AddToCommunities),
+            (Method::DELETE, Route::TakeFromCommunities),
+        ],
+        "draft/review" => &[
+            (Method::GET, Route::Review),
+            (Method::PUT, Route::PutReview),
+            (Method::DELETE, Route::DeleteReview),
+        ],
+        "draft/actions/submit-review" => &[(Method::POST, Route::SubmitReview)],
         "delete" => &[(Method::DELETE, Route::DeleteRecord)],
         "files" => &[(Method::GET, Route::RecordFiles)],
         "draft" => &[
@@ -189,6 +298,17 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
             (Method::DELETE, Route::DeleteFiles),
         ],
         _ => {
+            if let Some(link) = rest.strip_prefix("access/links/") {
+                let allowed = [
+                    (Method::GET, Route::GetLink),
+                    (Method::PATCH, Route::PatchLink),
+                    (Method::DELETE, Route::DeleteLink),
+                ];
+                return only(method, &allowed).map(|route| Target {
+                    key: link.to_string(),
+                    ..of_record(route)
+                });
+            }
             let (draft, tail) = if let Some(tail) = rest.strip_prefix("draft/files/") {
                 (true, tail)
             } else if let Some(tail) = rest.strip_prefix("files/") {
@@ -200,6 +320,123 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
         }
     };
     only(method, allowed).map(of_record)
+}
+
+/// Finds the route of a decoded path outside of the API: of the pages, the files alone.
+pub(crate) fn page(method: &Method, path: &str) -> Result<Target, Miss> {
+    let (id, key) = path
+        .strip_prefix("/records/")
+        .and_then(|rest| rest.split_once("/files/"))
+        .filter(|(id, key)| !id.contains('/') && !key.is_empty())
+        .ok_or(Miss::NotFound)?;
+    let get = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    only(get, &[(Method::GET, Route::PageContent)]).map(|route| Target {
+        route,
+        id: id.to_string(),
+        key: key.to_string(),
+        part: 0,
+        member: String::new(),
+        draft: false,
+    })
+}
+
+/// Types of vocabularies with routes of their own.
+pub(crate) const SPECIFIC: &[&str] = &["affiliations", "awards", "funders", "names", "subjects"];
+
+/// Routes that are not about records; `None` if the path is.
+fn other(method: &Method, path: &str) -> Option<Result<Target, Miss>> {
+    let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+    let found = |allowed: &[(Method, Route)], id: &str, key: &str| {
+        Some(only(method, allowed).map(|route| Target {
+            route,
+            id: id.to_string(),
+            key: key.to_string(),
+            part: 0,
+            member: String::new(),
+            draft: false,
+        }))
+    };
+    let get = |route, id: &str, key: &str| found(&[(Method::GET, route)], id, key);
+    if let ["vocabularies", kind, rest @ ..] = parts.as_slice()
+        && !kind.is_empty()
+    {
+        return match rest {
+            [] => get(Route::Vocabulary, kind, ""),
+            _ => get(Route::Word, kind, &rest.join("/")),
+        };
+    }
+    if let [kind, rest @ ..] = parts.as_slice()
+        && SPECIFIC.contains(kind)
+    {
+        return match rest {
+            [] => get(Route::Vocabulary, &format!("/{kind}"), ""),
+            _ => get(Route::Word, &format!("/{kind}"), &rest.join("/")),
+        };
+    }
+    match parts.as_slice() {
+        ["requests" | "curations" | "vocabularies"] => Some(Err(Miss::Moved(format!("{path}/")))),
+        ["requests", ""] => get(Route::Requests, "", ""),
+        ["vocabularies", ""] => get(Route::VocabularyTypes, "", ""),
+        ["curations", ""] => found(
+            &[(Method::GET, Route::Curations), (Method::POST, Route::Curate)],
+            "",
+            "",
+        ),
+        ["curations", "data"] => get(Route::CurationData, "", ""),
+        ["user", "communities"] => get(Route::UserCommunities, "", ""),
+        ["user", "requests"] => get(Route::UserRequests, "", ""),
+        ["invenio_damap", "damap", "dmp"] => get(Route::Plans, "", ""),
+        ["invenio_damap", "damap", "dmp", plan, "dataset", id] => {
+            found(&[(Method::POST, Route::LinkPlan)], id, plan)
+        }
+        ["communities"] => found(
+            &[
+                (Method::GET, Route::Communities),
+                (Method::POST, Route::CreateCommunity),
+            ],
+            "",
+            "",
+        ),
+        ["communities", id] if !id.is_empty() => found(
+            &[
+                (Method::GET, Route::Community),
+                (Method::PUT, Route::PutCommunity),
+                (Method::DELETE, Route::DeleteCommunity),
+            ],
+            id,
+            "",
+        ),
+        ["communities", id, "rename"] => found(&[(Method::POST, Route::RenameCommunity)], id, ""),
+        ["communities", id, "records"] => get(Route::CommunityRecords, id, ""),
+        ["communities", id, "requests"] => get(Route::CommunityRequests, id, ""),
+        ["communities", id, "logo"] => found(
+            &[
+                (Method::GET, Route::Logo),
+                (Method::PUT, Route::PutLogo),
+                (Method::DELETE, Route::DeleteLogo),
+            ],
+            id,
+            "",
+        ),
+        ["requests", id] => get(Route::Request, id, ""),
+        ["requests", id, "actions", action] => found(&[(Method::POST, Route::Act)], id, action),
+        ["requests", id, "timeline"] => get(Route::Timeline, id, ""),
+        ["requests", id, "comments"] => found(&[(Method::POST, Route::Comment)], id, ""),
+        ["requests", id, "comments", comment] => found(
+            &[
+                (Method::GET, Route::GetComment),
+                (Method::PUT, Route::PutComment),
+                (Method::DELETE, Route::DeleteComment),
+            ],
+            id,
+            comment,
+        ),
+        _ => None,
+    }
 }
 
 /// Routes below `files/`.
@@ -218,8 +455,28 @@ fn file(method: &Method, path: &str, id: &str, tail: &str, draft: bool) -> Resul
             id: id.to_string(),
             key: key.to_string(),
             part,
+            member: String::new(),
+            draft,
         })
     };
+    if method == Method::GET {
+        // A key with `/container/` in it is never reached: its beginning is taken for an archive.
+        let (key, member) = match tail.split_once("/container/") {
+            Some((key, member)) => (key, Some(member)),
+            None => (tail.strip_suffix("/container").unwrap_or_default(), None),
+        };
+        if !key.is_empty() {
+            let route = if member.is_some() {
+                Route::Member
+            } else {
+                Route::Container
+            };
+            return target(route, key, 0).map(|target| Target {
+                member: member.unwrap_or_default().to_string(),
+                ..target
+            });
+        }
+    }
     if let Some(key) = tail.strip_suffix("/content").filter(|key| !key.is_empty()) {
         match (method, draft) {
             (&Method::GET, false) => return target(Route::Content, key, 0),

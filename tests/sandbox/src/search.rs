@@ -70,6 +70,9 @@ const WINDOW: usize = 10_000;
 
 impl Params {
     fn parse(call: &Call, with_query: &str, without: &str, sorts: &[&str]) -> Result<Params, Problem> {
+        if call.param("q").is_some() && call.param("suggest").is_some() {
+            return Err(Problem::query());
+        }
         let query = Query::parse(call.param("q").unwrap_or_default());
         let number = |name: &str, default: usize| match call.param(name) {
             None => Ok(default),
@@ -126,10 +129,47 @@ pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
                 || latest
                     .get(&record.parent)
                     .is_some_and(|(latest, _)| latest.id == record.id))
-            && params.query.matches(record, true)
+            && (params.query.matches(record, true) || params.query.is_of_parent_doi(&store, record))
+            && call.param("resource_type").is_none_or(|wanted| {
+                record
+                    .metadata
+                    .get("resource_type")
+                    .is_some_and(|kind| kind["id"] == wanted)
+            })
     });
     let hits = hits.map(|record| (record.clone(), false)).collect();
     let body = page(app, &store, call, &params, hits, "/api/records", true);
+    Ok(found(kind, body))
+}
+
+/// `GET /communities/{id}/records`
+pub(crate) fn of_community(app: &App, call: &Call) -> Result<Reply, Failure> {
+    let kind = call.accepts(records::JSON)?;
+    let sorts = [
+        "bestmatch",
+        "newest",
+        "oldest",
+        "version",
+        "updated-desc",
+        "updated-asc",
+    ];
+    let params = Params::parse(call, "bestmatch", "newest", &sorts)?;
+    let (mut store, mut index) = (app.store.lock(), app.index.lock());
+    index.refresh(app, &mut store);
+    let community = store.communities.readable(&call.target.id, call.user)?.id.clone();
+    let latest = latest_of_each(index.records().map(|record| (record.clone(), false)));
+    let hits = index.records().filter(|record| {
+        store.parent_of(record).communities.contains(&community)
+            && may_read(&store, record, call.user)
+            && (params.all_versions
+                || latest
+                    .get(&record.parent)
+                    .is_some_and(|(latest, _)| latest.id == record.id))
+            && params.query.matches(record, true)
+    });
+    let hits = hits.map(|record| (record.clone(), false)).collect();
+    let path = format!("/api/communities/{}/records", call.target.id);
+    let body = page(app, &store, call, &params, hits, &path, true);
     Ok(found(kind, body))
 }
 

@@ -39,6 +39,12 @@ impl Default for Options {
 /// Settings that can change while the sandbox runs.
 #[derive(Clone, Debug)]
 pub struct Knobs {
+    /// The kind of installation.
+    pub flavour: Flavour,
+    /// Drafts need an accepted curation request before they are published; bob is the reviewer.
+    pub curations: bool,
+    /// There are data management plans, `p1` and `p2`.
+    pub plans: bool,
     /// What the server makes of a range request for a file's content.
     pub mode: ContentMode,
     /// A pause before every answer.
@@ -73,6 +79,9 @@ pub struct Knobs {
 impl Default for Knobs {
     fn default() -> Self {
         Knobs {
+            flavour: Flavour::V14,
+            curations: false,
+            plans: false,
             mode: ContentMode::Ranges,
             latency: Duration::ZERO,
             bandwidth: None,
@@ -87,6 +96,74 @@ impl Default for Knobs {
             checksum_delay: Duration::ZERO,
             index_delay: Duration::ZERO,
             unlisted_files: false,
+        }
+    }
+}
+
+/// The kinds of installations that differ in what a client meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// InvenioRDM 14 as packaged.
+    V14,
+    /// InvenioRDM 12.
+    V12,
+    /// TU Wien: curation requests, data management plans, no communities by users.
+    TuWien,
+    /// Zenodo: numbers for ids, its own form under `application/json`, small pages, few searches.
+    Zenodo,
+}
+
+impl Flavour {
+    /// The knobs that go with it.
+    pub fn knobs(self) -> Knobs {
+        let packaged = Knobs {
+            flavour: self,
+            ..Knobs::default()
+        };
+        match self {
+            Flavour::V14 => Knobs {
+                mode: ContentMode::Ignored,
+                ..packaged
+            },
+            Flavour::V12 => Knobs {
+                mode: ContentMode::V12,
+                multipart: Multipart::Unknown,
+                max_body: None,
+                ..packaged
+            },
+            Flavour::TuWien => Knobs {
+                curations: true,
+                plans: true,
+                max_body: None,
+                quota: 75 << 30,
+                ..packaged
+            },
+            Flavour::Zenodo => Knobs {
+                mode: ContentMode::Ignored,
+                multipart: Multipart::Refused,
+                max_body: None,
+                quota: 50_000_000_000,
+                rate_limit: Some(RateLimit {
+                    requests: 133,
+                    seconds: 60,
+                }),
+                ..packaged
+            },
+        }
+    }
+}
+
+impl std::str::FromStr for Flavour {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "v14" => Ok(Flavour::V14),
+            "v12" => Ok(Flavour::V12),
+            "tuwien" => Ok(Flavour::TuWien),
+            "zenodo" => Ok(Flavour::Zenodo),
+            _ => Err(format!("no such flavour: {name} (v14, v12, tuwien or zenodo)")),
         }
     }
 }
@@ -163,6 +240,8 @@ pub(crate) struct KnobsPatch {
     multipart: Option<Multipart>,
     checksum_delay_ms: Option<u64>,
     index_delay_ms: Option<u64>,
+    curations: Option<bool>,
+    plans: Option<bool>,
 }
 
 /// Tells a key that is there with `null` from one that is not there.
@@ -181,6 +260,8 @@ impl KnobsPatch {
                 *place = value;
             }
         }
+        set(&mut knobs.curations, self.curations);
+        set(&mut knobs.plans, self.plans);
         set(&mut knobs.mode, self.mode);
         set(&mut knobs.latency, self.latency_ms.map(Duration::from_millis));
         set(&mut knobs.bandwidth, self.bandwidth);

@@ -12,14 +12,23 @@ use md5::{Digest, Md5};
 use serde_json::{Map, Value, json};
 
 use crate::blobs::Blob;
+use crate::communities::Communities;
 use crate::errors::Problem;
+use crate::links::AccessLink;
 use crate::parts::Parts;
+use crate::requests::Requests;
 
 /// Everything in the repository.
 pub(crate) struct Store {
     pub records: HashMap<String, Document>,
     pub drafts: HashMap<String, Document>,
     pub parents: HashMap<String, Parent>,
+    pub communities: Communities,
+    pub requests: Requests,
+    /// Plans and the records named in them.
+    pub plans: Vec<(String, String)>,
+    /// Ids are numbers, as Zenodo's are.
+    pub numeric: bool,
     /// Changes not yet looked at by a search, oldest first.
     pub changes: Vec<Change>,
     clock: Timestamp,
@@ -37,7 +46,7 @@ pub(crate) struct Change {
 }
 
 /// What all versions of a record share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Parent {
     pub id: String,
     pub owner: u32,
@@ -46,6 +55,11 @@ pub(crate) struct Parent {
     /// The unpublished draft of a first or next version.
     pub next_draft: Option<String>,
     pub pids: Value,
+    pub links: Vec<AccessLink>,
+    /// UUIDs of the communities it is in.
+    pub communities: Vec<String>,
+    /// The request of the review that its draft is in.
+    pub review: Option<String>,
 }
 
 /// A record or a draft.
@@ -206,12 +220,16 @@ impl Document {
 }
 
 impl Store {
-    pub fn new() -> Store {
+    pub fn new(numeric: bool) -> Store {
         let clock = Timestamp::now();
         Store {
             records: HashMap::new(),
             drafts: HashMap::new(),
             parents: HashMap::new(),
+            communities: Communities::default(),
+            requests: Requests::default(),
+            plans: Vec::new(),
+            numeric,
             changes: Vec::new(),
             clock,
             ids: 0,
@@ -234,8 +252,18 @@ impl Store {
         md5.finalize().into()
     }
 
+    /// A number that no other thing has.
+    pub fn next_number(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
     /// A record id such as `7z9wp-jvq84`: eight digits in base 32 and two check digits (ISO 7064, mod 97-10).
     pub fn new_id(&mut self) -> String {
+        if self.numeric {
+            self.ids += 1;
+            return (7_000_000 + self.ids).to_string();
+        }
         const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut id = String::new();
         let mut number = 0_u64;
@@ -316,6 +344,9 @@ impl Store {
                     versions: Vec::new(),
                     next_draft: None,
                     pids: json!({}),
+                    links: Vec::new(),
+                    communities: Vec::new(),
+                    review: None,
                 };
                 self.parents.insert(id.clone(), parent);
                 id
@@ -393,7 +424,9 @@ impl Store {
 }
 
 pub(crate) fn doi(id: &str) -> Value {
-    json!({"identifier": format!("10.5072/{id}"), "provider": "datacite", "client": "datacite"})
+    let numeric = id.bytes().all(|byte| byte.is_ascii_digit());
+    let prefix = if numeric { "10.5281/zenodo." } else { "10.5072/" };
+    json!({"identifier": format!("{prefix}{id}"), "provider": "datacite", "client": "datacite"})
 }
 
 fn oai(id: &str) -> Value {

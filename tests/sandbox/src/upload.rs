@@ -166,7 +166,7 @@ pub(crate) async fn put_content(app: &App, call: &mut Call, lost: bool) -> Resul
     let (id, key) = (call.target.id.clone(), call.target.key.clone());
     let plan = {
         let store = app.store.lock();
-        let (draft, entry) = files::of_draft(&store, &id, &key, call.user)?;
+        let (draft, entry) = files::of_draft(&store, &id, &key, call.user, &call.method)?;
         if draft.files.locked {
             return Err(Problem::locked().into());
         }
@@ -272,7 +272,7 @@ pub(crate) fn commit(app: &App, call: &Call) -> Result<Reply, Failure> {
     call.accepts(files::JSON)?;
     let (id, key) = (&call.target.id, &call.target.key);
     let mut store = app.store.lock();
-    let (draft, entry) = files::of_draft(&store, id, key, call.user)?;
+    let (draft, entry) = files::of_draft(&store, id, key, call.user, &call.method)?;
     if entry.completed {
         return Ok(Reply::json(200, &files::entry_json(app, draft, entry, true)));
     }

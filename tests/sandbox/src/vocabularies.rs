@@ -93,6 +93,27 @@ const AFFILIATIONS: &[(&str, &str)] = &[
     ("05a28rw58", "ETH Zurich"),
 ];
 
+/// All of a table's words.
+fn all<T>(table: &[T], id: impl Fn(&T) -> &'static str, word: impl Fn(&str) -> Option<Value>) -> Vec<Value> {
+    table.iter().filter_map(|row| word(id(row))).collect()
+}
+
+pub(crate) fn resource_types() -> Vec<Value> {
+    all(RESOURCE_TYPES, |row| row.0, resource_type)
+}
+
+pub(crate) fn languages() -> Vec<Value> {
+    all(LANGUAGES, |row| row.0, language)
+}
+
+pub(crate) fn licenses() -> Vec<Value> {
+    all(LICENSES, |row| row.0, license)
+}
+
+pub(crate) fn affiliations() -> Vec<Value> {
+    all(AFFILIATIONS, |row| row.0, affiliation)
+}
+
 pub(crate) fn resource_type(id: &str) -> Option<Value> {
     let (_, title) = RESOURCE_TYPES.iter().find(|(known, _)| *known == id)?;
     let titles = match id {

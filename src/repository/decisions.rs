@@ -1,0 +1,279 @@
+//! What is decided about a draft: its DOI, whether it is ready, and publishing it for sure.
+//!
+//! Called by `cli/`. What can't be undone is sent once; when its answer is lost, the state on the server tells what became of
+//! it.
+
+use std::time::Duration;
+
+use reqwest::{Method, Url};
+use serde_json::Value;
+
+use super::Repository;
+use super::model::{FieldError, FileEntry, FileStatus, Files, Record, RecordId};
+use super::records::read_record;
+use super::transport::Ask;
+use crate::error::{Error, Kind, Result};
+
+/// How often it is looked whether a publish with a lost answer was carried out; the pauses double.
+const LOOKS: u32 = 6;
+
+/// What became of a publish.
+#[derive(Clone, Debug)]
+pub enum Published {
+    /// It was published by this call.
+    Now(Record),
+    /// There was no draft: it had been published before.
+    Before(Record),
+}
+
+impl Published {
+    /// The published record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        match self {
+            Published::Now(record) | Published::Before(record) => record,
+        }
+    }
+}
+
+/// What is still in the way of publishing a draft.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The draft as it is.
+    pub draft: Record,
+    /// Fields that the server does not accept or misses.
+    pub problems: Vec<FieldError>,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+    /// Files that were started and not committed.
+    pub pending: Vec<FileEntry>,
+    /// It has no files, and is not marked as metadata-only.
+    pub lacks_files: bool,
+}
+
+impl Check {
+    /// Whether nothing is in the way, as far as the repository tells beforehand. Reviews and curations are apart.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.problems.is_empty() && self.pending.is_empty() && !self.lacks_files
+    }
+}
+
+impl Repository {
+    /// Reserves a DOI for a draft, and gives the draft with it.
+    ///
+    /// # Errors
+    /// `Refused` if it has one, `NotFound` (also for a published record), `Denied`, else as any request.
+    pub fn reserve_doi(&self, id: &RecordId) -> Result<Record> {
+        let doing = format!("reserve a DOI for draft {id}");
+        let ask = Ask::new(Method::POST, self.doi_url(id)?, doing.as_str());
+        match self.ask(ask) {
+            Ok(answer) => read_record(answer, &doing),
+            // Was it carried out?
+            Err(error) if error.kind().is_passing() => match self.draft(id) {
+                Ok(draft) if draft.doi().is_some() => Ok(draft),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a reserved DOI back, and gives the draft without it.
+    ///
+    /// # Errors
+    /// `NotFound` if none is reserved, `Refused` for one that is registered, `Denied`, else as any request.
+    pub fn release_doi(&self, id: &RecordId) -> Result<Record> {
+        let doing = format!("release the DOI of draft {id}");
+        let ask = Ask::new(Method::DELETE, self.doi_url(id)?, doing.as_str());
+        match self.ask(ask) {
+            Ok(answer) => read_record(answer, &doing),
+            Err(error) if error.kind().is_passing() => match self.draft(id) {
+                Ok(draft) if draft.doi().is_none() => Ok(draft),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn doi_url(&self, id: &RecordId) -> Result<Url> {
+        self.draft_url(id, "/pids/doi")
+    }
+
+    /// Asks the server what it misses in a draft, and looks at its files. The draft is saved as it is for that: its content
+    /// stays, its revision grows. (That is no change to a curation, either: API notes, section 9.)
+    ///
+    /// # Errors
+    /// `Changed` if somebody else changes it at this moment, `NotFound`, `Denied`, else as any request.
+    pub fn check_draft(&self, id: &RecordId) -> Result<Check> {
+        let before = self.draft(id)?;
+        let document = Value::Object(before.document().clone());
+        let (draft, mut problems) = match self.update_draft(id, &document, before.revision) {
+            Ok(saved) => (saved.record, saved.problems),
+            // A value that was good once: what it is about is in the message alone.
+            Err(error) if error.kind() == Kind::Refused => {
+                let problem = FieldError {
+                    field: String::new(),
+                    messages: vec![error.server_message().unwrap_or_default().to_owned()],
+                };
+                let fields = match error.fields() {
+                    [] => vec![problem],
+                    fields => fields.to_vec(),
+                };
+                (before, fields)
+            }
+            Err(error) => return Err(error),
+        };
+        let disabled = draft.files == Files::Disabled;
+        let files = self.draft_files(id)?;
+        // Told by `lacks_files`.
+        problems.retain(|problem| !(problem.field == "files.enabled" && files.is_empty() && !disabled));
+        let pending = files
+            .iter()
+            .filter(|file| file.status != FileStatus::Completed)
+            .cloned()
+            .collect();
+        Ok(Check {
+            lacks_files: files.is_empty() && !disabled,
+            draft,
+            problems,
+            files,
+            pending,
+        })
+    }
+
+    /// Publishes a draft, once, and makes sure of it: when the answer is lost (504, a reset), the server is asked whether it
+    /// was done. A draft that was published before is no failure.
+    ///
+    /// # Errors
+    /// As [`Repository::publish`]. After a lost answer, the draft was still there each time it was looked at.
+    pub fn publish_for_sure(&self, id: &RecordId) -> Result<Published> {
+        let error = match self.publish(id) {
+            Ok(record) => return Ok(Published::Now(record)),
+            Err(error) => error,
+        };
+        if error.kind() == Kind::NotFound {
+            return match self.published_without_draft(id) {
+                Ok(Some(record)) => Ok(Published::Before(record)),
+                _ => Err(error),
+            };
+        }
+        if !error.kind().is_passing() || error.kind() == Kind::RateLimited {
+            return Err(error);
+        }
+        log::warn!("{error}; looking whether it was published nevertheless");
+        let mut pause = self.transport.limits.first_pause;
+        for _ in 0..LOOKS {
+            if let Ok(Some(record)) = self.published_without_draft(id) {
+                return Ok(Published::Now(record));
+            }
+            self.wait_a_while(pause);
+            pause *= 2;
+        }
+        Err(error.with_advice(
+            "The answer to publishing was lost, and it was not published so far. Look again in a minute, and publish it again \
+             if the draft is still there.",
+        ))
+    }
+
+    /// The record, if it is published and no draft of it is there: of an edit, a record is there in any case.
+    fn published_without_draft(&self, id: &RecordId) -> Result<Option<Record>> {
+        match self.draft(id) {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == Kind::NotFound => match self.record(id) {
+                Ok(record) => Ok(Some(record).filter(|record| record.id == *id)),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the files of the version before into a new version, once, and makes sure of it: when the answer is lost, the
+    /// files are looked at.
+    ///
+    /// # Errors
+    /// As [`Repository::import_files`].
+    pub fn import_files_for_sure(&self, id: &RecordId) -> Result<Vec<FileEntry>> {
+        match self.import_files(id) {
+            Err(error) if error.kind().is_passing() => match self.draft_files(id) {
+                Ok(files) if !files.is_empty() => Ok(files),
+                _ => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn wait_a_while(&self, pause: Duration) {
+        self.engine.wait(async { tokio::time::sleep(pause).await });
+    }
+}
+
+/// TU Wien's refusal to publish without an accepted curation request is told apart by its emptiness.
+impl Error {
+    /// Whether this is a publish that waits for a curation.
+    #[must_use]
+    pub fn waits_for_curation(&self) -> bool {
+        self.kind() == Kind::NotReady && self.server_message().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Server, answer};
+    use super::*;
+
+    const JSON: &str = "Content-Type: application/json\r\n";
+
+    fn id() -> RecordId {
+        RecordId::new("abcde-12345").unwrap()
+    }
+
+    #[test]
+    fn a_lost_answer_to_publishing_is_no_failure_if_the_server_has_done_it() {
+        for status in [502, 504, 0] {
+            let server = Server::start(move |number, head, stream| {
+                let draft = head.line.contains("/draft HTTP");
+                match (number, draft) {
+                    (1, _) if status == 0 => {}
+                    (1, _) => answer(stream, status, JSON, b"{}"),
+                    // Still at it.
+                    (2, true) => answer(stream, 200, JSON, br#"{"id": "abcde-12345", "is_draft": true}"#),
+                    (_, true) => answer(stream, 404, JSON, b"{}"),
+                    _ => answer(
+                        stream,
+                        200,
+                        JSON,
+                        br#"{"id": "abcde-12345", "is_published": true}"#,
+                    ),
+                }
+            });
+            let published = server.repository().publish_for_sure(&id()).unwrap();
+            assert!(matches!(published, Published::Now(_)), "{status}: {published:?}");
+            let posts = server
+                .heads
+                .lock()
+                .iter()
+                .filter(|head| head.line.starts_with("POST"))
+                .count();
+            assert_eq!(posts, 1, "published once");
+        }
+    }
+
+    #[test]
+    fn a_publish_that_was_not_carried_out_is_a_failure_and_is_not_sent_again() {
+        let server = Server::start(move |number, _, stream| match number {
+            1 => answer(stream, 504, JSON, b"{}"),
+            _ => answer(stream, 200, JSON, br#"{"id": "abcde-12345", "is_draft": true}"#),
+        });
+        let error = server.repository().publish_for_sure(&id()).unwrap_err();
+        assert_eq!(error.kind(), Kind::ServerFailed);
+        assert!(error.advice().contains("Look again"), "{}", error.advice());
+        let posts = server
+            .heads
+            .lock()
+            .iter()
+            .filter(|head| head.line.starts_with("POST"))
+            .count();
+        assert_eq!(posts, 1);
+    }
+}
