@@ -166,7 +166,7 @@ impl Catalog {
     }
 
     /// What is known while it is current; else what is asked for; and if there is no answer, what is known all the same.
-    fn said<V: Dated>(
+    pub(super) fn said<V: Dated>(
         &self,
         known: Option<Arc<V>>,
         ask: impl FnOnce(&Repository) -> Result<Arc<V>>,
@@ -188,7 +188,10 @@ impl Catalog {
             };
             return match self.heard(ask(repository)) {
                 Ok(value) => Ok(Said { value, life: None }),
-                Err(error) if is_silence(&error) => known.map(|value| self.stale(value)).ok_or(error),
+                // Who has an older answer does not wait long for a turn to search, either.
+                Err(error) if is_silence(&error) || error.kind() == Kind::RateLimited => {
+                    known.map(|value| self.stale(value)).ok_or(error)
+                }
                 Err(error) => Err(error),
             };
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::browse::Spot;
 use super::told::Facts;
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::Staged;
@@ -40,6 +41,8 @@ pub enum Node {
     Folder(Owner, Arc<str>),
     /// A file, by its key.
     File(Owner, Arc<str>),
+    /// What one finds by looking around.
+    Around(Spot),
 }
 
 /// What a program can do with a node.
@@ -69,6 +72,7 @@ impl Node {
             | Node::Reasons(_)
             | Node::File(..) => Kind::File,
             Node::Concept(_) => Kind::Link,
+            Node::Around(spot) => spot.kind(),
         }
     }
 
@@ -126,6 +130,7 @@ impl Node {
                 | Node::Sums(_)
                 | Node::Folder(Owner::Record(_), _)
                 | Node::File(Owner::Record(_), _)
+                | Node::Around(_)
         )
     }
 }

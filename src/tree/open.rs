@@ -152,6 +152,7 @@ impl Tree {
             Node::Rejected(id) | Node::Reasons(id) => self.open_rejected(&node, id),
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
+            Node::Around(spot) => self.open_around(spot),
             _ => Err(Error::call(libc::EISDIR)),
         }
     }
