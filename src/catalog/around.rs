@@ -240,7 +240,7 @@ impl Catalog {
     /// # Errors
     /// What kept the repository from answering.
     pub fn forms(&self, id: &RecordId) -> Result<Vec<ExportFormat>> {
-        self.repository.exports_offered(id)
+        self.hasty.exports_offered(id)
     }
 
     /// Learns which forms the repository has, before anybody wants to know: then looking into `exports` asks nothing.

@@ -3,12 +3,16 @@
 //! One module for each family of calls. Every test has a repository and a mount of its own, and leaves none behind.
 
 mod closing;
+mod communities;
 mod control;
 mod crowd;
 mod details;
 mod documents;
+mod doi;
 mod drafts;
+mod exports;
 mod faults;
+mod hostile;
 mod junk;
 mod killed;
 mod labels;
@@ -25,9 +29,13 @@ mod reading;
 mod real;
 mod remembered;
 mod rename;
+mod search;
 mod sums;
 mod support;
 mod tools;
+mod user;
 mod users;
+mod versions;
+mod vocabularies;
 mod warm;
 mod writing;
