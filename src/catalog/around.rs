@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::ask::Dated;
 use super::timed::{Lifetimes, Timed, Weigh};
-use super::{CAPACITY, Catalog, Search, document};
+use super::{CAPACITY, Catalog, Said, Search, Topic, document};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Owner, RecordId, parse_time};
 use crate::repository::{Community, ExportFormat, Repository, Term};
@@ -106,6 +106,7 @@ pub(super) struct Around {
     hits: Timed<Question, Told<Piece<RecordId>>>,
     versions: Timed<RecordId, Told<Vec<(u64, RecordId)>>>,
     forms: Timed<(RecordId, &'static str), Told<Bytes>>,
+    offered: Timed<(), Told<Vec<ExportFormat>>>,
     communities: Timed<Arc<str>, Told<CommunityEntry>>,
     community_pages: Timed<Whose, Told<Piece<Arc<str>>>>,
     logos: Timed<Arc<str>, Told<Option<Bytes>>>,
@@ -115,6 +116,10 @@ pub(super) struct Around {
     dois: Timed<Arc<str>, Told<DoiEntry>>,
 }
 
+/// Which forms a repository has changes when it is upgraded: asked once in a day.
+const FORMS_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// The name that they are kept under.
+const FORMS_NAME: &str = "forms";
 /// An id in a list, in bytes of memory.
 const ID_WEIGHT: usize = 48;
 
@@ -124,6 +129,7 @@ impl Around {
             hits: Timed::new(CAPACITY, lifetimes),
             versions: Timed::new(CAPACITY / 4, lifetimes),
             forms: Timed::new(CAPACITY, lifetimes),
+            offered: Timed::new(CAPACITY / 4, lifetimes),
             communities: Timed::new(CAPACITY, lifetimes),
             community_pages: Timed::new(CAPACITY / 4, lifetimes),
             logos: Timed::new(CAPACITY, lifetimes),
@@ -235,19 +241,54 @@ impl Catalog {
         Some((form.what.len() as u64, self.around.forms.life(&key)))
     }
 
-    /// The forms that the repository has. Asked once in a mount.
+    /// The forms that the repository has. Asked once in a day, and kept.
     ///
     /// # Errors
     /// What kept the repository from answering.
     pub fn forms(&self, id: &RecordId) -> Result<Vec<ExportFormat>> {
-        self.hasty.exports_offered(id)
+        let ask = || {
+            let known = self.around.offered.peek(&()).or_else(|| self.kept_forms());
+            if let Some(value) = &known
+                && let Some(life) = life_left_of_forms(value.asked)
+            {
+                let (value, life) = (Arc::clone(value), Some(life));
+                return Ok(Said { value, life });
+            }
+            self.said(known, |_| {
+                // Always the same one: it remembers the answer.
+                let forms = self.hasty.exports_offered(id)?;
+                let told = Told::now(forms, ID_WEIGHT);
+                if let Some(store) = &self.store {
+                    let names: Vec<&str> = told.what.iter().map(|form| form.name).collect();
+                    let text = Value::from(names).to_string();
+                    store.save(Topic::Forms, FORMS_NAME, told.asked, text.into());
+                }
+                Ok(Arc::new(told))
+            })
+        };
+        let offered = self.around.offered.get_if(&(), |_| true, ask)?;
+        Ok(offered.what.clone())
+    }
+
+    fn kept_forms(&self) -> Option<Arc<Told<Vec<ExportFormat>>>> {
+        let kept = self.store.as_ref()?.load(Topic::Forms, FORMS_NAME)?;
+        let names: Vec<String> = serde_json::from_slice(&kept.text).ok()?;
+        let what = names
+            .iter()
+            .filter_map(|name| ExportFormat::named(name))
+            .collect();
+        Some(Arc::new(Told {
+            what,
+            weight: ID_WEIGHT,
+            asked: kept.asked,
+        }))
     }
 
     /// Learns which forms the repository has, before anybody wants to know: then looking into `exports` asks nothing.
     pub fn prepare_forms(&self) {
         // Which record it is does not matter: the repository compares the form before it looks for the record.
         if let Some(any) = RecordId::new("00000-00000")
-            && let Err(error) = self.hasty.exports_offered(&any)
+            && let Err(error) = self.forms(&any)
         {
             log::debug!("{error}");
         }
@@ -339,6 +380,12 @@ impl Catalog {
         })
     }
 
+    /// The types as far as they are known, without a request.
+    #[must_use]
+    pub fn known_vocabulary_types(&self) -> Option<Arc<Told<Vec<Arc<str>>>>> {
+        self.around.types.peek(&())
+    }
+
     /// A page of the ids of the words of a vocabulary.
     ///
     /// # Errors
@@ -427,6 +474,12 @@ impl Catalog {
             },
         )
     }
+}
+
+/// How long the forms are current that were told then. What is of the future is of a clock that was wrong.
+fn life_left_of_forms(asked: SystemTime) -> Option<Duration> {
+    let left = FORMS_LIFE.checked_sub(asked.elapsed().ok()?)?;
+    (!left.is_zero()).then_some(left)
 }
 
 /// Whether there are DOIs that go on after this and a `/`; if not, the error.

@@ -22,10 +22,14 @@ const RECORDS: &str = "records";
 
 impl Tree {
     pub(super) fn community_named(&self, name: &str) -> Result<Option<Spot>> {
-        let Some(slug) = names::id_of_name(name, "").filter(|_| !is_nothing(name)) else {
+        let Some(slug) = names::id_of_name(name, "") else {
             return Ok(None);
         };
         let slug: Arc<str> = slug.into();
+        if is_nothing(name) {
+            let known = self.floors.catalog.known_community(&slug);
+            return Ok(known.map(|_| Spot::Community(slug)));
+        }
         match self.floors.catalog.community(&slug) {
             Ok(_) => Ok(Some(Spot::Community(slug))),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),

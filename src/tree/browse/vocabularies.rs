@@ -14,10 +14,16 @@ const END: &str = ".json";
 
 impl Tree {
     pub(super) fn vocabulary_named(&self, name: &str) -> Result<Option<Spot>> {
-        let Some(kind) = names::id_of_name(name, "").filter(|_| !is_nothing(name)) else {
+        let Some(kind) = names::id_of_name(name, "") else {
             return Ok(None);
         };
-        let types = self.floors.catalog.vocabulary_types()?;
+        let catalog = &self.floors.catalog;
+        let types = if is_nothing(name) {
+            catalog.known_vocabulary_types()
+        } else {
+            Some(catalog.vocabulary_types()?)
+        };
+        let Some(types) = types else { return Ok(None) };
         let known = types.what.iter().find(|known| ***known == *kind);
         Ok(known.map(|kind| Spot::Vocabulary(Arc::clone(kind))))
     }
