@@ -98,8 +98,10 @@ pub enum DoiEntry {
     Beginning,
 }
 
-/// Which communities.
+/// A page of communities: whether of the user's own, and which.
 type Whose = (bool, u32);
+/// Slugs or ids.
+type Names = Piece<Arc<str>>;
 
 /// All that is known of this.
 pub(super) struct Around {
@@ -108,10 +110,10 @@ pub(super) struct Around {
     forms: Timed<(RecordId, &'static str), Told<Bytes>>,
     offered: Timed<(), Told<Vec<ExportFormat>>>,
     communities: Timed<Arc<str>, Told<CommunityEntry>>,
-    community_pages: Timed<Whose, Told<Piece<Arc<str>>>>,
+    community_pages: Timed<Whose, Told<Names>>,
     logos: Timed<Arc<str>, Told<Option<Bytes>>>,
     types: Timed<(), Told<Vec<Arc<str>>>>,
-    term_pages: Timed<(Arc<str>, u32), Told<Piece<Arc<str>>>>,
+    term_pages: Timed<(Arc<str>, u32), Told<Names>>,
     terms: Timed<(Arc<str>, Arc<str>), Told<Bytes>>,
     dois: Timed<Arc<str>, Told<DoiEntry>>,
 }
