@@ -44,6 +44,8 @@ pub struct MountSettings {
     pub uploads: usize,
     /// Patterns for names of files that are never sent.
     pub junk: Vec<String>,
+    /// As many records of a search are listed.
+    pub search_limit: usize,
     /// Refuse every write.
     pub read_only: bool,
     /// Let other users in, as the modes say.

@@ -195,7 +195,7 @@ impl Catalog {
     }
 
     /// What is known while it is current; else what is asked for; and if there is no answer, what is known all the same.
-    fn said<V: Dated>(
+    pub(super) fn said<V: Dated>(
         &self,
         known: Option<Arc<V>>,
         ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,

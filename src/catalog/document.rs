@@ -49,6 +49,19 @@ pub fn render(mut document: Map<String, Value>) -> Bytes {
     Bytes::from(text)
 }
 
+/// Renders a document that is no record: sorted and indented in the same way.
+#[must_use]
+pub fn render_plain(mut document: Map<String, Value>) -> Bytes {
+    for key in OF_THE_ANSWER {
+        document.remove(key);
+    }
+    let mut value = Value::Object(document);
+    value.sort_all_objects();
+    let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+    text.push('\n');
+    Bytes::from(text)
+}
+
 fn settle_entry(entry: &mut Map<String, Value>) {
     for key in OF_THE_FILE_LIST {
         entry.remove(key);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::timed::Weigh;
 use super::{FileList, document};
@@ -29,6 +29,10 @@ pub struct Entry {
     pub is_open: bool,
     /// Published at least once: a draft with it is an edit.
     pub is_published: bool,
+    /// Which of the versions it is, from 1, if it says so.
+    pub version: Option<u64>,
+    /// Whether it is the latest of them, if it says so.
+    pub is_latest: Option<bool>,
     /// The revision of the document.
     pub revision: Option<u64>,
     /// Its `record.json`.
@@ -61,20 +65,29 @@ pub(super) enum Source {
 impl Entry {
     /// What the repository said when it was asked then.
     pub(super) fn new(mut record: Record, source: Source, asked: SystemTime) -> Self {
+        let versions = versions_in(record.document());
         let document = document::render(record.take_document());
         // What it was made from takes several times its room.
         memory::freed(document.len() * 6);
-        Entry::made(record, document, source, asked)
+        Entry::made(record, document, versions, source, asked)
     }
 
     /// What it said once: its `record.json`, as it was kept.
     pub(super) fn kept(document: Bytes, source: Source, asked: SystemTime) -> Result<Self> {
         // The checksum was right, so it is what was written.
         let value: Value = serde_json::from_slice(&document).unwrap_or_default();
-        Ok(Entry::made(Record::from_value(value)?, document, source, asked))
+        let record = Record::from_value(value)?;
+        let versions = versions_in(record.document());
+        Ok(Entry::made(record, document, versions, source, asked))
     }
 
-    fn made(record: Record, document: Bytes, source: Source, asked: SystemTime) -> Self {
+    fn made(
+        record: Record,
+        document: Bytes,
+        (version, is_latest): (Option<u64>, Option<bool>),
+        source: Source,
+        asked: SystemTime,
+    ) -> Self {
         Entry {
             document,
             asked,
@@ -94,6 +107,8 @@ impl Entry {
             is_open: record.is_open,
             is_published: record.is_published,
             revision: record.revision,
+            version,
+            is_latest,
         }
     }
 
@@ -110,6 +125,16 @@ impl Entry {
             *files = Arc::clone(known);
         }
     }
+}
+
+/// What a document says of its place among the versions.
+fn versions_in(document: &Map<String, Value>) -> (Option<u64>, Option<bool>) {
+    let versions = document.get("versions");
+    let of = |name: &str| versions.and_then(|versions| versions.get(name));
+    (
+        of("index").and_then(Value::as_u64),
+        of("is_latest").and_then(Value::as_bool),
+    )
 }
 
 /// A list of files as it is kept.

@@ -4,6 +4,7 @@
 //! costs pages, not records. What is published is kept on disk too, for the next mount and for when the repository can't be
 //! reached. It never says what a thing is called in the tree.
 
+mod around;
 mod ask;
 mod document;
 mod entry;
@@ -22,11 +23,13 @@ use parking_lot::Mutex;
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{FileEntry, Owner, Record, RecordId};
 use crate::repository::{Repository, Search};
+use around::Around;
 use entry::{FILE_WEIGHT, KnownFiles, Source};
 use reach::{Heard, Probing, Reach, Way, heard};
 use store::{Store, Topic};
 use timed::{Lifetimes, Said, Timed, Weigh};
 
+pub use around::{CommunityEntry, DoiEntry, Piece, Question, Scope, Told};
 pub use entry::Entry;
 pub use kept::{kept_bytes, remove_kept};
 pub use list::FileList;
@@ -109,6 +112,7 @@ pub struct Catalog {
     draft_files: Timed<RecordId, Listed>,
     newest: Timed<(), Ids>,
     own_drafts: Timed<(), Ids>,
+    around: Around,
 }
 
 /// Memory for published records: about 4,000 of them with their documents.
@@ -161,6 +165,7 @@ impl Catalog {
             draft_files: Timed::new(CAPACITY, drafts),
             newest: Timed::new(CAPACITY, records),
             own_drafts: Timed::new(CAPACITY, drafts),
+            around: Around::new(records),
         }
     }
 
@@ -361,6 +366,7 @@ impl Catalog {
         if self.reach.hurry() {
             self.probe();
         }
+        self.around.expire();
     }
 
     /// Asks anew for the files of a draft the next time: something there was not as we thought.

@@ -34,15 +34,18 @@ pub enum Topic {
     Files,
     /// Ids of the newest records.
     Newest,
+    /// The forms that records are to be had in.
+    Forms,
 }
 
 impl Topic {
-    const ALL: [Topic; 5] = [
+    const ALL: [Topic; 6] = [
         Topic::Record,
         Topic::Hit,
         Topic::Concept,
         Topic::Files,
         Topic::Newest,
+        Topic::Forms,
     ];
 
     fn word(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Topic {
             Topic::Concept => "concept",
             Topic::Files => "files",
             Topic::Newest => "newest",
+            Topic::Forms => "forms",
         }
     }
 
@@ -62,6 +66,7 @@ impl Topic {
             Topic::Hit => "hits",
             Topic::Files => "files",
             Topic::Newest => "listings",
+            Topic::Forms => FORMS,
         }
     }
 }
@@ -142,7 +147,7 @@ impl Store {
             .into_iter()
             .flatten()
             .flatten()
-            .any(|entry| entry.file_name() != OUTSIDE)
+            .any(|entry| entry.file_name() != OUTSIDE && entry.file_name() != FORMS)
     }
 
     /// What was kept under a name. Damaged and foreign files are removed.
@@ -234,6 +239,8 @@ impl Drop for Store {
     }
 }
 
+/// Where the forms are kept, which say nothing of any record.
+const FORMS: &str = "forms";
 /// Where files are made before they are renamed.
 const OUTSIDE: &str = "new";
 

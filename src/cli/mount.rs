@@ -65,6 +65,9 @@ pub struct Arguments {
     /// Names of files that are never sent, instead of the built-in list (.DS_Store, *~, *.part ...); can be given often
     #[arg(long, value_name = "PATTERN")]
     junk: Vec<String>,
+    /// Records listed of a search, at most; each page of 25 or 100 is a request [default: 500]
+    #[arg(long, value_name = "N")]
+    search_limit: Option<usize>,
     /// Refuse every write
     #[arg(long)]
     read_only: bool,
@@ -209,6 +212,7 @@ impl Arguments {
             passthrough: self.no_passthrough.then_some(false),
             uploads: self.uploads,
             junk: (!self.junk.is_empty()).then(|| self.junk.clone()),
+            search_limit: self.search_limit,
             read_only: self.read_only.then_some(true),
             allow_other: self.allow_other.then_some(true),
             log_file: self.log_file.clone(),

@@ -22,6 +22,8 @@ use crate::staging::{JUNK, Rules};
 /// up for the round trip before it.
 const READ_AHEAD: u64 = 32 << 20;
 const READ_AHEAD_EACH: u64 = 8 << 20;
+/// No repository lists more of a search.
+const LARGEST_SEARCH: usize = 10_000;
 /// For all readers together: four of them have full windows.
 const MEMORY: u64 = 128 << 20;
 
@@ -194,6 +196,21 @@ impl Sources {
         Ok(user_state()?.join("log").join(format!("{name}.log")))
     }
 
+    /// As many records of a search are listed.
+    ///
+    /// # Errors
+    /// `Usage` for more than any repository lists, or none.
+    fn search_limit(&self) -> Result<usize> {
+        let limit = self.get(|layer| layer.search_limit).unwrap_or(500);
+        if (1..=LARGEST_SEARCH).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(Error::new(
+            Kind::Usage,
+            format!("search_limit must be between 1 and {LARGEST_SEARCH}, not {limit}"),
+        ))
+    }
+
     /// Everything the daemon needs.
     ///
     /// # Errors
@@ -238,6 +255,7 @@ impl Sources {
             passthrough: self.get(|layer| layer.passthrough).unwrap_or(true),
             uploads: self.count("uploads", |layer| layer.uploads)?,
             junk,
+            search_limit: self.search_limit()?,
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
             begin_offline: false,

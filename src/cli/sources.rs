@@ -53,6 +53,8 @@ pub struct Layer {
     pub junk: Option<Vec<String>>,
     /// Let the kernel read verified files of the cache by itself.
     pub passthrough: Option<bool>,
+    /// As many records of a search are listed.
+    pub search_limit: Option<usize>,
     /// Refuse every write.
     pub read_only: Option<bool>,
     /// Let other users in.
@@ -263,6 +265,7 @@ pub fn mount_options(options: &[String]) -> Result<Layer> {
             "read_ahead" => layer.read_ahead = Some(parsed(name, value)?),
             "memory" => layer.memory = Some(parsed(name, value)?),
             "uploads" => layer.uploads = Some(parsed(name, value)?),
+            "search_limit" => layer.search_limit = Some(parsed(name, value)?),
             _ => {
                 // Only the name: the value may be a secret that was put in the wrong place.
                 return Err(Error::new(Kind::Usage, format!("unknown mount option '{name}'"))

@@ -18,7 +18,7 @@ use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
 use super::inline::Inline;
 use super::kernel;
-use super::listings::{Folder, fill};
+use super::listings::{Folder, fill, first_line};
 use super::reads::Read;
 use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
@@ -540,11 +540,16 @@ impl Filesystem for Adapter {
             Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        // Long lists take a while to be made, though nobody is asked.
+        // Long lists take a while to be made, and some are asked for as they are read.
         self.lanes.metadata.run(move || {
             folder.told_names();
-            fill(shared.tree.lines(&folder.listing), ino, offset, &mut reply);
-            reply.ok();
+            match shared.tree.lines_from(&folder.listing, first_line(offset)) {
+                Ok(lines) => {
+                    fill(&lines, ino, offset, &mut reply);
+                    reply.ok();
+                }
+                Err(error) => reply.error(shared.errno(&error)),
+            }
         });
     }
 
@@ -562,8 +567,10 @@ impl Filesystem for Adapter {
             Err(error) => return reply.error(shared.errno(&error)),
         };
         self.lanes.metadata.run(move || {
-            shared.fill_with_attributes(&folder, ino, offset, &mut reply);
-            reply.ok();
+            match shared.fill_with_attributes(&folder, ino, offset, &mut reply) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(shared.errno(&error)),
+            }
         });
     }
 

@@ -8,9 +8,10 @@ use fuser::{FileAttr, FileType, FopenFlags, INodeNo, ReplyDirectory, ReplyDirect
 use parking_lot::Mutex;
 
 use super::answers::{GENERATION, Shared, file_type};
+use crate::error::Result;
 use crate::tree::{Access, Attributes, Facts, Kind, Line, Listing};
 
-/// Tells the names from `offset` on, as many as fit.
+/// Tells the names from `offset` on, as many as fit. `lines` begin there, after `.` and `..`.
 pub(super) fn fill(lines: &[Line], folder: INodeNo, offset: u64, reply: &mut ReplyDirectory) {
     for (position, line) in lines_from(lines, offset) {
         let (name, kind) = match line {
@@ -48,7 +49,7 @@ impl Shared {
         folder: INodeNo,
         offset: u64,
         reply: &mut ReplyDirectoryPlus,
-    ) {
+    ) -> Result<()> {
         let listing = &folder_listing.listing;
         if offset == 0 {
             // Taken back until all is told.
@@ -56,7 +57,8 @@ impl Shared {
             let until = Instant::now() + self.tree.life_of_listing(listing);
             folder_listing.begun(until);
         }
-        for (position, line) in lines_from(self.tree.lines(listing), offset) {
+        let lines = self.tree.lines_from(listing, first_line(offset))?;
+        for (position, line) in lines_from(&lines, offset) {
             let full = match line {
                 // The kernel takes no lookup for these two.
                 Place::Dot(name) => {
@@ -78,7 +80,7 @@ impl Shared {
                 }
             };
             if full {
-                return;
+                return Ok(());
             }
         }
         if let Some(serial) = listing.serial()
@@ -86,6 +88,7 @@ impl Shared {
         {
             self.told.lock().put(folder.0, Told { serial, until });
         }
+        Ok(())
     }
 }
 
@@ -131,15 +134,21 @@ enum Place<'a> {
     Line(&'a Line),
 }
 
-/// The places of a folder after `offset`, each with the offset that comes after it.
+/// The number of the first line after `offset`, which counts `.` and `..` as well.
+pub(super) fn first_line(offset: u64) -> usize {
+    usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX)
+}
+
+/// The places of a folder after `offset`, each with the offset that comes after it. `lines` begin there.
 fn lines_from(lines: &[Line], offset: u64) -> impl Iterator<Item = (u64, Place<'_>)> {
+    let dots = usize::try_from(offset).unwrap_or(usize::MAX).min(2);
     [".", ".."]
         .into_iter()
+        .skip(dots)
         .map(Place::Dot)
         .chain(lines.iter().map(Place::Line))
-        .zip(1u64..)
+        .zip(offset.saturating_add(1)..)
         .map(|(place, position)| (position, place))
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
 }
 
 /// Attributes of no consequence, for `.` and `..`.

@@ -133,6 +133,8 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
     let catalog = Arc::new(Catalog::new(Arc::clone(&repository), times, Some(&keeping)));
     if settings.begin_offline {
         catalog.begin_offline();
+    } else {
+        catalog.prepare_forms();
     }
     let (content, cache_dir) = open_cache(settings, &repository, &board)?;
     let told = Arc::new(Told::default());
@@ -168,6 +170,7 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
     let rules = Rules {
         times,
         read_only: settings.read_only,
+        search_limit: settings.search_limit,
     };
     let facts = MountFacts {
         mountpoint: settings.mountpoint.clone(),

@@ -57,17 +57,28 @@ impl Repository {
             ] {
                 let search = Search {
                     query: Some(format!("{field}:{quoted}")),
-                    size: 2,
                     all_versions,
                     ..Search::default()
                 };
-                if let Some(record) = self.search(&search)?.records.into_iter().next() {
+                // Where the index takes DOIs apart, one that goes on after this one is found as well.
+                let mut found = self.search(&search)?.records.into_iter();
+                if let Some(record) = found.find(|record| has_doi(record, doi)) {
                     return Ok(record);
                 }
             }
         }
         Err(not_found())
     }
+}
+
+/// Whether it is the DOI of this record, or of all its versions.
+fn has_doi(record: &Record, doi: &str) -> bool {
+    let parent = record.document().get("parent");
+    let of_all = parent.and_then(|parent| parent.pointer("/pids/doi/identifier")?.as_str());
+    [record.doi(), of_all]
+        .into_iter()
+        .flatten()
+        .any(|known| known.eq_ignore_ascii_case(doi))
 }
 
 /// A directory indicator, a prefix and something behind the slash.
@@ -108,6 +119,17 @@ mod tests {
         ] {
             assert!(!is_doi(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_record_has_its_own_doi_and_that_of_all_its_versions() {
+        let record = Record::from_value(serde_json::json!({
+            "id": "abcde-12345", "pids": {"doi": {"identifier": "10.1/A/b"}},
+            "parent": {"pids": {"doi": {"identifier": "10.1/all"}}},
+        }))
+        .unwrap();
+        assert!(has_doi(&record, "10.1/a/b") && has_doi(&record, "10.1/all"));
+        assert!(!has_doi(&record, "10.1/a") && !has_doi(&record, "10.1/a/b/c"));
     }
 
     #[test]

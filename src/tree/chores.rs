@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Tree;
+use super::browse::Spot;
 use super::node::Node;
 use super::open::identity_of;
 use crate::content::{Wanted, Work};
@@ -182,11 +183,15 @@ impl Tree {
         for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
             node = self.child(&node, name)?.ok_or_else(missing)?;
             shown.push(name.to_owned());
-            if let Node::Concept(id) = &node {
-                let latest = self.floors.catalog.record(id)?.id.clone();
-                shown.pop();
-                shown.push(latest.to_string());
-                node = Node::Home(Owner::Record(latest));
+            let linked = match &node {
+                Node::Concept(id) => Some(id),
+                Node::Around(Spot::Link(link)) => link.record(),
+                _ => None,
+            };
+            if let Some(id) = linked {
+                let record = self.floors.catalog.record(id)?.id.clone();
+                shown = vec!["records".to_owned(), record.to_string()];
+                node = Node::Home(Owner::Record(record));
             }
         }
         let shown = shown.join("/");

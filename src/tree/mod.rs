@@ -6,6 +6,7 @@
 //! Lock order: `state` is a leaf; it is never held while another floor is called.
 
 mod archives;
+mod browse;
 mod change;
 mod chores;
 mod control;
@@ -37,6 +38,7 @@ use crate::repository::Repository;
 use crate::repository::model::{Md5, Owner, RecordId};
 use crate::staging::Area;
 use crate::status::Board;
+use browse::Spot;
 pub use control::Facts as MountFacts;
 pub use inodes::ROOT;
 use inodes::{Inodes, Meaning};
@@ -71,6 +73,8 @@ pub struct Rules {
     pub times: catalog::Times,
     /// Refuse every write.
     pub read_only: bool,
+    /// As many records of a search are listed.
+    pub search_limit: usize,
 }
 
 /// The tree.
@@ -83,6 +87,7 @@ pub struct Tree {
     labels: labels::Labels,
     archives: archives::Archives,
     chores: chores::Chores,
+    seen: browse::Seen,
 }
 
 struct State {
@@ -134,6 +139,7 @@ impl Tree {
             labels: labels::Labels::default(),
             archives: archives::Archives::new(rules.times.drafts),
             chores: chores::Chores::default(),
+            seen: browse::Seen::default(),
         }
     }
 
@@ -223,6 +229,7 @@ impl Tree {
     pub fn link_target(&self, ino: u64) -> Result<String> {
         match self.place(ino)? {
             Node::Concept(id) => Ok(self.floors.catalog.record(&id)?.id.to_string()),
+            Node::Around(Spot::Link(link)) => Ok(link.text()),
             _ => Err(Error::call(libc::EINVAL)),
         }
     }
@@ -246,7 +253,7 @@ impl Tree {
                 "records" => Some(Node::Records),
                 "drafts" => Some(Node::Drafts),
                 ".rdmfs" => Some(Node::Control),
-                _ => None,
+                _ => Spot::at_the_top(name).map(Node::Around),
             }),
             Node::Control => Ok(match name {
                 "status.json" => Some(Node::Status),
@@ -266,11 +273,12 @@ impl Tree {
                 "files" => Some(Node::Folder(owner.clone(), "".into())),
                 SUMS => Some(Node::Sums(id.clone())),
                 ARCHIVES => self.archives_of(id),
-                _ => None,
+                _ => Spot::of_record(id, name).map(Node::Around),
             }),
             Node::Archived(record, place) => self.archived_child(record, place, name),
             Node::Home(owner @ Owner::Draft(_)) => self.child_in_view(owner, "", name),
             Node::Folder(owner, path) => self.child_in_view(owner, path, name),
+            Node::Around(spot) => self.child_around(spot, name),
             Node::Concept(_)
             | Node::Status
             | Node::Commands
@@ -341,6 +349,7 @@ impl Tree {
                 None => Ok(self.entry_attributes(node, &*catalog.draft(id)?)),
             },
             Node::Sums(id) => Ok(self.sums_attributes(id, &*catalog.record(id)?)),
+            Node::Around(spot) => self.attributes_around(spot),
             Node::Rejected(id) | Node::Reasons(id) => self.rejected_attributes(node, id),
             Node::Folder(owner, path) => {
                 // `files` is there even where it can't be listed, so that asking for it gives the reason.
@@ -520,6 +529,7 @@ impl Tree {
     fn absence_of(&self, parent: &Node, name: &str) -> Duration {
         match parent {
             Node::Root | Node::Control => FOREVER,
+            Node::Around(spot) => self.absence_around(spot),
             // A save may be refused any moment, and who saved looks at once.
             Node::Home(Owner::Draft(_)) if matches!(name, REJECTED | REASONS) => Duration::ZERO,
             // It may hold even those, and was perhaps not looked into.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// The longest name a file can have, in bytes (`NAME_MAX`).
 pub const LONGEST_NAME: usize = 255;
@@ -160,6 +160,35 @@ pub fn split(path: &str) -> (&str, &str) {
 /// The paths of all folders that a key is in, but the top one.
 fn above(key: &str) -> impl Iterator<Item = &str> {
     key.match_indices('/').map(|(end, _)| &key[..end])
+}
+
+/// The name that an id of the server's (a slug, a word of a vocabulary) is shown under, with this at its end. It stands for
+/// this id alone, and never begins with a dot. `None` if it would be too long.
+#[must_use]
+pub fn name_of_id(id: &str, end: &str) -> Option<String> {
+    let mut name = String::new();
+    for (place, character) in id.chars().enumerate() {
+        if character.is_control() || matches!(character, '/' | '%') || (place == 0 && character == '.') {
+            let mut buffer = [0; 4];
+            for byte in character.encode_utf8(&mut buffer).bytes() {
+                // Writing to a String can't fail.
+                write!(name, "%{byte:02X}").unwrap_or_default();
+            }
+        } else {
+            name.push(character);
+        }
+    }
+    let fits = !name.is_empty() && name.len() + end.len() <= LONGEST_NAME;
+    fits.then(|| name + end)
+}
+
+/// The id that is shown under this name, if one can be.
+#[must_use]
+pub fn id_of_name(name: &str, end: &str) -> Option<String> {
+    let encoded = name.strip_suffix(end)?;
+    let id = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+    // One name for one id.
+    (name_of_id(&id, end).as_deref() == Some(name)).then_some(id)
 }
 
 /// Whether a name that a user makes can be (a part of) a key, and be the same when it comes back from the server.
@@ -520,6 +549,47 @@ mod tests {
             }
         }
         assert!(steps > 10_000, "{steps}");
+    }
+
+    #[test]
+    fn an_id_has_one_name_and_a_name_one_id() {
+        let long = "x".repeat(300);
+        let ids = [
+            "eng",
+            "https://id.example/a/b",
+            "a%2Fb",
+            "a/b",
+            ".",
+            "..",
+            ".git",
+            "a.b",
+            "100%",
+            "\u{1}\n\t\u{85}",
+            "\u{202e}rtl",
+            "e\u{301}",
+            "\u{e9}",
+            "\u{1f4a9}",
+            " ",
+            "../../etc/passwd",
+            "record.json",
+            "x.json",
+        ];
+        let mut seen = HashSet::new();
+        for id in ids {
+            for end in ["", ".json"] {
+                let name = name_of_id(id, end).unwrap();
+                assert!(
+                    is_showable_name(&name) && !name.contains('/') && !name.starts_with('.'),
+                    "{name:?}"
+                );
+                assert_eq!(id_of_name(&name, end).as_deref(), Some(id));
+                assert!(seen.insert((name, end)), "{id:?}");
+            }
+        }
+        assert_eq!((name_of_id(&long, ""), name_of_id("", "")), (None, None));
+        for name in [".git", "a%2fb", "%", "%zz", "%65ng", "", "a%FFb", "\n"] {
+            assert_eq!(id_of_name(name, ""), None, "{name:?}");
+        }
     }
 
     #[test]

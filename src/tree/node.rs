@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::browse::Spot;
 use super::told::Facts;
 use crate::repository::model::{Owner, RecordId};
 use crate::staging::Staged;
@@ -42,6 +43,8 @@ pub enum Node {
     File(Owner, Arc<str>),
     /// `records/<id>/archives`, and what is below.
     Archived(RecordId, Archived),
+    /// What one finds by looking around.
+    Around(Spot),
 }
 
 /// A place among the archives of a record.
@@ -84,6 +87,7 @@ impl Node {
             | Node::Archived(_, Archived::File(..)) => Kind::File,
             Node::Archived(..) => Kind::Folder,
             Node::Concept(_) => Kind::Link,
+            Node::Around(spot) => spot.kind(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Node {
                 | Node::Folder(Owner::Record(_), _)
                 | Node::File(Owner::Record(_), _)
                 | Node::Archived(..)
+                | Node::Around(_)
         )
     }
 }

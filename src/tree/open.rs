@@ -156,6 +156,7 @@ impl Tree {
             Node::File(Owner::Draft(id), key) if intent.write => self.open_to_write(id, key, intent),
             Node::File(owner, key) => self.open_to_read(owner, key),
             Node::Archived(record, Archived::File(key, number)) => self.open_member(record, key, *number),
+            Node::Around(spot) => self.open_around(spot),
             _ => Err(Error::call(libc::EISDIR)),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::browse::Growing;
 use super::names::{self, Item, Layout};
 use super::node::{Attributes, Node};
 use super::{DOCUMENT, REASONS, REJECTED, SUMS, Tree};
@@ -194,6 +195,8 @@ pub struct Listing {
     lines: OnceLock<Vec<Line>>,
     /// What the lines of a published folder are made from, when somebody wants to know: often the kernel knows them still.
     from: Option<Published>,
+    /// Where more lines come from while somebody reads on.
+    growing: Option<Growing>,
 }
 
 /// A folder of a published record, of which nothing changes but by another view.
@@ -214,8 +217,47 @@ impl Listing {
 
 impl Drop for Listing {
     fn drop(&mut self) {
-        let lines = self.lines.get().map_or(0, Vec::len);
+        let lines = self.lines.get().map_or(0, Vec::len) + self.growing.as_ref().map_or(0, Growing::count);
         memory::freed(lines * LINE_WEIGHT);
+    }
+}
+
+impl Listing {
+    /// A listing of which all is known.
+    pub(super) fn of(lines: Vec<Line>) -> Self {
+        Listing {
+            lines: lines.into(),
+            from: None,
+            growing: None,
+        }
+    }
+
+    /// A listing that is asked for by the page.
+    pub(super) fn growing(growing: Growing) -> Self {
+        Listing {
+            lines: OnceLock::new(),
+            from: None,
+            growing: Some(growing),
+        }
+    }
+}
+
+/// Some lines of a listing.
+pub enum Lines<'a> {
+    /// Of one that holds them.
+    Here(&'a [Line]),
+    /// A page from the repository, from this one on.
+    Page(Arc<Vec<Line>>, usize),
+}
+
+impl std::ops::Deref for Lines<'_> {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        match self {
+            Lines::Here(lines) => lines,
+            Lines::Page(lines, start) => &lines[(*start).min(lines.len())..],
+        }
     }
 }
 
@@ -253,14 +295,17 @@ impl Tree {
                 own(".rdmfs", Node::Control),
                 own("drafts", Node::Drafts),
                 own("records", Node::Records),
-            ],
+            ]
+            .into_iter()
+            .chain(self.lines_at_the_top())
+            .collect(),
             Node::Control => vec![own("control", Node::Commands), own("status.json", Node::Status)],
             Node::Records => self.list_records()?,
             Node::Drafts => self.list_drafts()?,
             Node::Home(owner @ Owner::Record(id)) => {
                 let entry = self.entry_of(owner)?;
                 let files = Node::Folder(owner.clone(), "".into());
-                let mut lines = vec![
+                vec![
                     Line {
                         name: "files".to_owned(),
                         attributes: self.folder_attributes(&files, &entry),
@@ -272,9 +317,11 @@ impl Tree {
                         node: Node::Sums(id.clone()),
                     },
                     self.document_line(owner, &entry),
-                ];
-                lines.extend(self.archives_line(owner.id(), &entry));
-                lines
+                ]
+                .into_iter()
+                .chain(self.archives_line(owner.id(), &entry))
+                .chain(self.lines_of_record(&entry))
+                .collect()
             }
             Node::Home(owner @ Owner::Draft(_)) => {
                 let entry = self.entry_of(owner)?;
@@ -311,10 +358,12 @@ impl Tree {
                 return Ok(Listing {
                     lines: OnceLock::new(),
                     from: Some(from),
+                    growing: None,
                 });
             }
             Node::Folder(owner, path) => self.list_view(owner, path, &*self.entry_of(owner)?)?,
             Node::Archived(record, place) => self.list_archived(record, place)?,
+            Node::Around(spot) => return self.list_around(spot),
             Node::Concept(_)
             | Node::Status
             | Node::Commands
@@ -324,14 +373,24 @@ impl Tree {
             | Node::Reasons(_)
             | Node::File(..) => return Err(Error::call(libc::ENOTDIR)),
         };
-        Ok(Listing {
-            lines: lines.into(),
-            from: None,
-        })
+        Ok(Listing::of(lines))
     }
 
-    /// The entries of a listed folder, without `.` and `..`. Asks nobody.
-    pub fn lines<'a>(&self, listing: &'a Listing) -> &'a [Line] {
+    /// The entries of a listed folder from the `start`th on, without `.` and `..`: some of them, and none at the end. Where
+    /// the repository tells them by the page, the next page may be asked for.
+    ///
+    /// # Errors
+    /// What kept the repository from answering.
+    pub fn lines_from<'a>(&self, listing: &'a Listing, start: usize) -> Result<Lines<'a>> {
+        if let Some(growing) = &listing.growing {
+            return self.grown(growing, start);
+        }
+        let lines = self.lines(listing);
+        Ok(Lines::Here(&lines[start.min(lines.len())..]))
+    }
+
+    /// The entries of a listed folder that are known when it is opened. Asks nobody.
+    fn lines<'a>(&self, listing: &'a Listing) -> &'a [Line] {
         listing.lines.get_or_init(|| match &listing.from {
             Some(from) => self.lines_of(&from.view, &from.owner, &from.path, &from.entry),
             None => Vec::new(),

@@ -7,10 +7,22 @@ use rdm_sandbox::{ALICE, Data, NewRecord, Sandbox};
 use crate::support::{errno, how, mount, names};
 
 #[test]
-fn the_root_holds_records_drafts_and_the_hidden_folder() {
+fn the_root_holds_all_that_the_page_names_and_the_hidden_folder() {
     let sandbox = Sandbox::start();
     let mount = mount(&sandbox);
-    assert_eq!(names(&mount.path("")), [".rdmfs", "drafts", "records"]);
+    assert_eq!(
+        names(&mount.path("")),
+        [
+            ".rdmfs",
+            "communities",
+            "doi",
+            "drafts",
+            "records",
+            "search",
+            "user",
+            "vocabularies"
+        ]
+    );
     assert_eq!(names(&mount.path(".rdmfs")), ["control", "status.json"]);
 }
 
@@ -24,7 +36,10 @@ fn a_record_holds_its_document_and_its_files() {
     );
     let mount = mount(&sandbox);
     let record = mount.path("records").join(&id);
-    assert_eq!(names(&record), ["files", "md5sums.txt", "record.json"]);
+    assert_eq!(
+        names(&record),
+        ["exports", "files", "md5sums.txt", "record.json", "versions"]
+    );
     assert_eq!(names(&record.join("files")), ["a.csv", "d"]);
     assert_eq!(
         fs::read_to_string(record.join("files/d/e/f.txt")).unwrap(),

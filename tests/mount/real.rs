@@ -10,7 +10,7 @@ use rdmfs::repository::model::{FileEntry, FileStatus, RecordId};
 use rdmfs::repository::{Repository, Settings, Token};
 use serde_json::{Value, json};
 
-use crate::support::{errno, how, noise, shell};
+use crate::support::{errno, how, names, noise, shell};
 
 struct Real {
     url: String,
@@ -181,4 +181,120 @@ fn expected(source: &Path, keys: &[&str]) -> Vec<(String, u64, String)> {
     let mut files: Vec<_> = keys.iter().map(of).collect();
     files.sort();
     files
+}
+
+#[test]
+fn a_real_server_is_looked_around_in() {
+    let Some(real) = real() else { return };
+    let repository = real.repository();
+    let stamp = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_micros();
+    let word = format!("lookaround{stamp}");
+    let publish = |draft: &RecordId, number: u32, doi: Option<&str>| {
+        let mut document = json!({"files": {"enabled": false}, "access": {"record": "public", "files": "public"},
+            "metadata": {"title": format!("About {word}"), "publication_date": "2026", "publisher": "Tests",
+                "version": number.to_string(), "resource_type": {"id": "dataset"},
+                "creators": [{"person_or_org": {"type": "personal", "given_name": "A", "family_name": "B"}}]}});
+        if let Some(doi) = doi {
+            document["pids"] = json!({"doi": {"identifier": doi, "provider": "external"}});
+        }
+        repository.update_draft(draft, &document, None).unwrap();
+        repository.publish(draft).unwrap().id
+    };
+    let new = || {
+        let document = json!({"metadata": {"title": word}, "files": {"enabled": false}});
+        repository.create_draft(&document).unwrap().record.id
+    };
+    let first = publish(&new(), 1, None);
+    let second = publish(&repository.new_version(&first).unwrap().id, 2, None);
+    let slashes = format!("10.48436/{word}/b/c");
+    let third = publish(&new(), 1, Some(&slashes));
+    let mount = how(&real.url)
+        .token(&real.token)
+        .arguments(&["--metadata-ttl", "1s", "--draft-ttl", "1s"])
+        .start();
+    let search = mount.path("search").join(&word);
+    // The index lags.
+    crate::support::until("they are found", || names(&search).len() == 2);
+    let mut expected = [second.to_string(), third.to_string()];
+    expected.sort();
+    assert_eq!(names(&search), expected);
+    assert_eq!(
+        names(&mount.path(format!("search/?q={word}&allversions=true"))).len(),
+        3
+    );
+    assert_eq!(
+        errno(fs::read_dir(mount.path("search/?sort=nonsense"))),
+        libc::EINVAL
+    );
+
+    let versions = mount.path(format!("records/{first}/versions"));
+    assert_eq!(names(&versions), ["1", "2", "latest"]);
+    assert_eq!(
+        fs::read_link(versions.join("latest")).unwrap(),
+        Path::new("../..").join(second.as_str())
+    );
+    assert_eq!(
+        fs::canonicalize(versions.join("1")).unwrap(),
+        fs::canonicalize(mount.path(format!("records/{first}"))).unwrap()
+    );
+
+    let exports = mount.path(format!("records/{second}/exports"));
+    assert!(names(&exports).len() > 5);
+    for name in names(&exports) {
+        let file = fs::File::open(exports.join(&name)).unwrap();
+        let size = file.metadata().unwrap().len();
+        assert!(size > 0);
+        assert_eq!(
+            fs::read(exports.join(&name)).unwrap().len() as u64,
+            size,
+            "{name}"
+        );
+    }
+
+    let record = repository.record(&second).unwrap();
+    let link = mount.path("doi").join(record.doi().unwrap());
+    assert_eq!(
+        fs::read_link(&link).unwrap(),
+        Path::new(&format!("../../records/{second}"))
+    );
+    assert_eq!(
+        fs::read_link(mount.path("doi").join(&slashes)).unwrap(),
+        Path::new(&format!("../../../../records/{third}"))
+    );
+    assert_eq!(
+        errno(fs::metadata(mount.path("doi/10.5072/nothing"))),
+        libc::ENOENT
+    );
+
+    crate::support::until("they are the user's", || {
+        let own = mount.path("user/records");
+        fs::symlink_metadata(own.join(second.as_str())).is_ok()
+    });
+    assert!(names(&mount.path("vocabularies")).contains(&"languages".to_owned()));
+    for kind in ["languages", "subjects", "resourcetypes"] {
+        let folder = mount.path("vocabularies").join(kind);
+        for name in names(&folder) {
+            let document: Value = serde_json::from_slice(&fs::read(folder.join(&name)).unwrap()).unwrap();
+            let id = document["id"].as_str().unwrap();
+            assert_eq!(
+                name,
+                format!("{}.json", id.replace('%', "%25").replace('/', "%2F"))
+            );
+        }
+    }
+    assert_eq!(
+        errno(fs::metadata(mount.path("communities/no-such-community"))),
+        libc::ENOENT
+    );
+    for slug in names(&mount.path("communities")).iter().take(3) {
+        let text = fs::read(mount.path("communities").join(slug).join("community.json")).unwrap();
+        let document: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(document["slug"], **slug);
+        fs::read_dir(mount.path("communities").join(slug).join("records"))
+            .unwrap()
+            .for_each(|entry| drop(entry.unwrap()));
+    }
 }

@@ -76,7 +76,14 @@ def found_records(bench):
     count = max(int(2_000 * bench.scale), 100)
     bench.sandbox.call("/sandbox/publish", [
         {"title": f"Benchfind station {number}", "files": [{"key": "a.txt", "text": "a"}]} for number in range(count)])
-    with bench.rdmfs.mount("") as mount:
+    # As many are to be listed, which is more than a mount lists by itself.
+    options = ["--search-limit", str(count)]
+    bench.rdmfs.options += options
+    try:
+        mounted = bench.rdmfs.mount("")
+    finally:
+        del bench.rdmfs.options[-len(options):]
+    with mounted as mount:
         search = f"{mount.point}/search"
         if machine.in_child(None, lambda: os.path.isdir(search)):
             folder, expected = f"{search}/benchfind", count

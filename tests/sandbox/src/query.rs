@@ -168,7 +168,13 @@ fn field_matches(document: &Document, published: bool, field: &str, value: &str)
                 .pids
                 .get("doi")
                 .and_then(|doi| doi["identifier"].as_str());
-            doi.is_some_and(is)
+            // A keyword: `10.5072\/a\/*` finds all that begin so.
+            doi.is_some_and(|doi| {
+                is(doi)
+                    || value
+                        .strip_suffix('*')
+                        .is_some_and(|start| doi.starts_with(start))
+            })
         }
         "is_published" => value == published.to_string(),
         "access.status" => is(document.access_status()),
