@@ -8,6 +8,7 @@ mod address;
 mod ask;
 mod cache;
 mod control;
+mod decide;
 mod doctor;
 mod fuse;
 mod guard;
@@ -66,6 +67,8 @@ enum Command {
     Status(status::Arguments),
     Uploads(uploads::Arguments),
     Cache(cache::Arguments),
+    #[command(flatten)]
+    Decide(decide::Decision),
     Doctor(doctor::Arguments),
     /// The small process that outlives the worker
     #[command(hide = true)]
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => done(status::run(&arguments)),
         Command::Cache(arguments) => done(cache::run(&arguments)),
         Command::Uploads(arguments) => done(uploads::run(&arguments)),
+        Command::Decide(decision) => done(decide::run(&decision)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),
         Command::Worker(daemon) => worker::run(daemon.verbose),
