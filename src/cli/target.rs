@@ -9,12 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 
 use crate::cli::address::parse_url;
-use crate::cli::control;
 use crate::cli::mountinfo::{self, Mount};
 use crate::cli::probe::{self, Answer};
 use crate::cli::settings::{Credentials, Sources};
 use crate::cli::sources::Layer;
 use crate::cli::within::{self, Within};
+use crate::cli::{control, server};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Record, RecordId};
 use crate::repository::{Repository, Settings, Token};
@@ -341,6 +341,12 @@ fn neither(word: &Path) -> Error {
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
     .with_advice("Give an id such as abcde-12345, or the path of a record or draft in a mount (rdmfs status lists them).")
+}
+
+/// Advice for a failed request that fits the commands.
+#[must_use]
+pub fn advised(error: Error) -> Error {
+    server::connection_advice(error)
 }
 
 #[cfg(test)]

@@ -53,12 +53,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     pending::drain(&target.place, &target.id)?;
     let found = Findings::of(&target)?;
     if !found.is_ready() {
-        found.lines().iter().for_each(terminal::complain);
+        found.lines_besides_fields().iter().for_each(terminal::complain);
         return Err(Error::new(
             Kind::NotReady,
             format!("draft {} can't be published yet", target.id),
         )
-        .with_fields(Vec::new())
+        .with_fields(found.check.problems)
         .with_advice("Correct what is named; rdmfs check looks again."));
     }
     let shown = what_becomes_public(&target, &found.check);
