@@ -213,8 +213,11 @@ fn publish_shows_what_becomes_public_and_says_where_it_is() {
 fn a_publish_whose_answer_was_lost_is_not_sent_again_and_is_no_failure() {
     let desk = Desk::new();
     let id = desk.ready();
-    desk.sandbox
-        .fault(Fault::on(Route::Publish, Effect::LoseAnswer).times(1));
+    desk.sandbox.fault(
+        Fault::on(Route::Publish)
+            .times(1)
+            .then(Effect::ErrorAfterSuccess(504)),
+    );
     desk.run(&["publish", "--yes", &id]).expect(0, &["published"]);
     assert_eq!(desk.sandbox.count(Route::Publish), 1);
 }
@@ -269,7 +272,7 @@ fn metadata_is_saved_over_what_is_there_and_the_same_is_not_sent() {
     );
     desk.sandbox.reset_counts();
     desk.run(&["edit", &id, "--metadata", &change]).expect(0, &[&id]);
-    assert_eq!(desk.sandbox.count(Route::SaveDraft), 0);
+    assert_eq!(desk.sandbox.count(Route::PutDraft), 0);
     let wrong = desk.home.file("w.json", r#"{"publication_date": "yesterday"}"#);
     desk.run(&["edit", &id, "--metadata", &wrong])
         .expect(1, &["metadata.publication_date: "]);
@@ -399,11 +402,9 @@ fn publish_waits_for_uploads_that_are_under_way() {
     let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
     let folder = place(&home, &format!("drafts/{draft}"));
     let held = sandbox.fault(
-        Fault::on(
-            Route::PutContent,
-            Effect::Delay(std::time::Duration::from_secs(2)),
-        )
-        .times(1),
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(2))),
     );
     fs::write(folder.join("slow.bin"), vec![7; 100_000]).unwrap();
     home.run(["publish", "--yes", text(&folder)])
