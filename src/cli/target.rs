@@ -70,8 +70,6 @@ pub struct Target {
     pub id: RecordId,
     /// What the word said of it.
     pub what: What,
-    /// The file or folder in it that a path named; empty for the record itself.
-    pub key: String,
 }
 
 impl Place {
@@ -246,7 +244,6 @@ impl Target {
             place,
             id,
             what: What::Id,
-            key: String::new(),
         };
         let Some(within) = within::locate(word, &mounts)? else {
             return match id {
@@ -262,7 +259,7 @@ impl Target {
             .ok_or_else(|| neither(word))?;
         let place = Place::of_mount(mount, access)?;
         match (meant(&within), id) {
-            (Ok((id, what, key)), _) => Ok(Target { place, id, what, key }),
+            (Ok((id, what)), _) => Ok(Target { place, id, what }),
             // In a folder of the mount, an id is an id.
             (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
@@ -274,7 +271,7 @@ impl Target {
 }
 
 /// What the daemon says a path in its mount stands for.
-fn meant(within: &Within) -> Result<(RecordId, What, String)> {
+fn meant(within: &Within) -> Result<(RecordId, What)> {
     let path = below(within)?;
     let answer = control::ask(&within.mountpoint, &format!("which {path}"))?;
     let text = |name: &str| answer.get(name).and_then(serde_json::Value::as_str);
@@ -293,8 +290,7 @@ fn meant(within: &Within) -> Result<(RecordId, What, String)> {
         (None, Some(id)) => (What::Record, id),
         (None, None) => return Err(odd()),
     };
-    let id = RecordId::new(id).ok_or_else(odd)?;
-    Ok((id, what, text("key").unwrap_or_default().to_owned()))
+    Ok((RecordId::new(id).ok_or_else(odd)?, what))
 }
 
 /// The place below the mount point, as the daemon understands it.
