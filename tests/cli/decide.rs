@@ -2,7 +2,7 @@
 //! `curation`, on the sandbox, with and without a mount.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn place(home: &Home, below: &str) -> PathBuf {
     home.mountpoint().join(below)
 }
 
-fn text(path: &PathBuf) -> &str {
+fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
