@@ -5,10 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
+use rdmfs::repository::model::RecordId;
+use rdmfs::repository::{Repository, Settings, Token};
 use serde_json::{Value, json};
 
 use crate::machine::{Home, Outcome};
 use crate::mounted::mounted_with_token;
+
+/// Metadata that can be published, but for the title.
+const COMPLETE: &str = r#"{"publication_date": "2026-11-22", "resource_type": {"id": "dataset"}, "publisher": "Test",
+    "creators": [{"person_or_org": {"type": "organizational", "name": "Test"}}]}"#;
 
 /// A home whose environment files lead to a repository that is not mounted.
 struct Desk {
@@ -313,11 +319,7 @@ fn a_path_in_a_mount_is_enough_and_the_tree_shows_at_once_what_was_done() {
     let record = place(&home, &format!("records/{id}"));
     assert!(!record.exists(), "and the kernel remembers that");
     fs::write(draft.join("a.csv"), "1,2\n").unwrap();
-    let change = home.file(
-        "m.json",
-        r#"{"publication_date": "2026-11-22", "resource_type": {"id": "dataset"}, "publisher": "Test",
-            "creators": [{"person_or_org": {"type": "organizational", "name": "Test"}}]}"#,
-    );
+    let change = home.file("m.json", COMPLETE);
     home.run(["edit", path, "--metadata", &change]).expect(0, &[]);
     let doi = home.run(["reserve-doi", path]).stdout;
     let document = fs::read_to_string(draft.join("record.json")).unwrap();
@@ -469,8 +471,36 @@ fn where_nothing_is_curated_that_is_said() {
 #[test]
 fn a_chosen_community_decides_and_that_is_said() {
     let desk = Desk::new();
-    let id = desk.ready();
-    desk.run(&["new", "With a community", "--community", "no-such-slug"])
+    let alice = Repository::connect(Settings {
+        url: desk.sandbox.url(),
+        token: Some(Token::new(ALICE).unwrap()),
+        ..Settings::default()
+    })
+    .unwrap();
+    let community = json!({
+        "slug": "climate",
+        "access": {"visibility": "public", "review_policy": "closed"},
+        "metadata": {"title": "Climate"},
+    });
+    alice.create_community(&community).unwrap();
+    let metadata = desk.home.file("m.json", COMPLETE);
+    let mut words = vec![
+        "new",
+        "With a community",
+        "--metadata",
+        &metadata,
+        "--metadata-only",
+    ];
+    words.extend(["--community", "climate"]);
+    let made = desk.json(&words);
+    assert_eq!(made["community"], "climate");
+    let id = made["id"].as_str().unwrap();
+    desk.run(&["check", id])
+        .expect(1, &["a community was chosen", "rdmfs community submit"]);
+    let draft = RecordId::new(id).unwrap();
+    alice.submit_review(&draft, None, false).unwrap();
+    desk.run(&["publish", "--yes", id])
+        .expect(1, &["under review by a community", "rdmfs requests cancel"]);
+    desk.run(&["new", "Without one", "--community", "no-such-slug"])
         .expect(1, &["was made, but the community was not chosen"]);
-    drop(id);
 }
