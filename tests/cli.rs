@@ -4,6 +4,10 @@
 
 #[path = "cli/cache.rs"]
 mod cache;
+#[path = "cli/decide.rs"]
+mod decide;
+#[path = "cli/life.rs"]
+mod life;
 #[path = "cli/machine.rs"]
 mod machine;
 #[path = "cli/mounted.rs"]

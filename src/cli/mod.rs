@@ -5,8 +5,10 @@
 //! which serves the file system. Only here an error becomes an exit code.
 
 mod address;
+mod ask;
 mod cache;
 mod control;
+mod decide;
 mod doctor;
 mod fuse;
 mod guard;
@@ -20,6 +22,8 @@ mod server;
 mod settings;
 mod sources;
 mod status;
+mod target;
+mod tell;
 mod terminal;
 mod units;
 mod unmount;
@@ -63,6 +67,8 @@ enum Command {
     Status(status::Arguments),
     Uploads(uploads::Arguments),
     Cache(cache::Arguments),
+    #[command(flatten)]
+    Decide(decide::Decision),
     Doctor(doctor::Arguments),
     /// The small process that outlives the worker
     #[command(hide = true)]
@@ -107,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => done(status::run(&arguments)),
         Command::Cache(arguments) => done(cache::run(&arguments)),
         Command::Uploads(arguments) => done(uploads::run(&arguments)),
+        Command::Decide(decision) => done(decide::run(&decision)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),
         Command::Worker(daemon) => worker::run(daemon.verbose),

@@ -114,7 +114,7 @@ repository it stands beside.";
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     arguments.check_places()?;
     let layers = vec![arguments.layer(), sources::mount_options(&arguments.options)?];
-    let sources = Sources::read(layers, arguments.sources.profile.as_deref())?;
+    let sources = Sources::read(layers, arguments.sources.credentials.profile.as_deref())?;
     sources.url()?;
     let mountpoint = mountpoint::prepare(&arguments.mountpoint)?;
     let mut settings = sources.mount_settings(mountpoint)?;

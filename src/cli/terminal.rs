@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::cli::ask;
 use crate::error::{Error, Kind, Result};
 
 /// Prints to stdout. A reader that has seen enough (`rdmfs status | head -1`) ends the command quietly, where
@@ -27,6 +28,16 @@ pub fn say(line: impl Display) {
 /// Prints a line to stderr. That nobody reads it is no reason to stop.
 pub fn note(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "rdmfs: {line}");
+}
+
+/// Prints a line to stderr as it is: one of several that belong to a note.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Prints a text to stderr, before a question about it.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// A name or a server's words as they can be shown: a control character in them must neither break a line nor reach
@@ -70,9 +81,10 @@ pub fn ask(question: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Prints an error with its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
+/// Prints an error with what was said of single fields and its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
     note(error);
+    ask::field_lines(error.fields()).iter().for_each(complain);
     if !error.advice().is_empty() {
         let _ = writeln!(std::io::stderr().lock(), "       {}", error.advice());
     }

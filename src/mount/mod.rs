@@ -176,6 +176,7 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         mountpoint: settings.mountpoint.clone(),
         started: SystemTime::now(),
         cache_dir,
+        access: settings.access.clone(),
     };
     Ok(Arc::new(Tree::new(floors, rules, facts)))
 }

@@ -20,6 +20,8 @@ pub struct Facts {
     pub started: SystemTime,
     /// Where published bytes are cached.
     pub cache_dir: PathBuf,
+    /// Where commands find the token.
+    pub access: status::Access,
 }
 
 impl Tree {
@@ -34,6 +36,7 @@ impl Tree {
             mountpoint: self.facts.mountpoint.clone(),
             repository: self.floors.repository.url().to_owned(),
             signed_in: self.floors.repository.has_token(),
+            access: self.facts.access.clone(),
             read_only: self.rules.read_only,
             started: status::rfc3339(self.facts.started),
             uploads: self.floors.staging.uploads(),
@@ -93,7 +96,8 @@ impl Tree {
         }
     }
 
-    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`, `cache ORDER`, `work ID SINCE`,
+    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`, `refresh PATH`,
+    /// `which PATH`, `cache ORDER`, `work ID SINCE`,
     /// `stop ID`. Returns what there is to answer besides that it is done.
     ///
     /// # Errors
@@ -111,10 +115,12 @@ impl Tree {
         match verb {
             "retry" => self.floors.staging.retry(upload()?)?,
             "discard" => self.floors.staging.discard(upload()?)?,
-            "refresh" => {
+            "refresh" if argument.trim().is_empty() => {
                 self.floors.catalog.expire();
                 self.archives.expire();
             }
+            "refresh" => self.refresh(argument)?,
+            "which" => return self.which(argument),
             "cache" => return Ok(json!({"work": self.begin_chore(argument)?})),
             "work" => {
                 let (work, since) = argument.split_once(' ').unwrap_or((argument, "0"));
@@ -127,7 +133,8 @@ impl Tree {
             _ => {
                 return Err(
                     Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command")).with_advice(
-                        "There are: retry ID, discard ID, refresh, cache ORDER, work ID SINCE, stop ID.",
+                        "There are: retry ID, discard ID, refresh, refresh PATH, which PATH, cache ORDER, work ID SINCE, \
+                         stop ID.",
                     ),
                 );
             }

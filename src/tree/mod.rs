@@ -18,6 +18,7 @@ mod members;
 mod names;
 mod node;
 mod open;
+mod refresh;
 mod rename;
 mod sums;
 mod told;
@@ -46,6 +47,7 @@ pub use labels::LabelMode;
 pub use names::LONGEST_NAME;
 pub use node::{Access, Attributes, Found, Kind, Node};
 pub use open::{Handle, Intent, Opened};
+pub use refresh::Stale;
 pub use told::{Facts, Told};
 pub use view::{Line, Listing};
 use views::Views;
@@ -88,6 +90,7 @@ pub struct Tree {
     archives: archives::Archives,
     chores: chores::Chores,
     seen: browse::Seen,
+    listener: refresh::Listener,
 }
 
 struct State {
@@ -140,6 +143,7 @@ impl Tree {
             archives: archives::Archives::new(rules.times.drafts),
             chores: chores::Chores::default(),
             seen: browse::Seen::default(),
+            listener: refresh::Listener::default(),
         }
     }
 
@@ -227,8 +231,12 @@ impl Tree {
     /// # Errors
     /// `Call(EINVAL)` if it is no link.
     pub fn link_target(&self, ino: u64) -> Result<String> {
-        match self.place(ino)? {
-            Node::Concept(id) => Ok(self.floors.catalog.record(&id)?.id.to_string()),
+        self.target_of(&self.place(ino)?)
+    }
+
+    fn target_of(&self, node: &Node) -> Result<String> {
+        match node {
+            Node::Concept(id) => Ok(self.floors.catalog.record(id)?.id.to_string()),
             Node::Around(Spot::Link(link)) => Ok(link.text()),
             _ => Err(Error::call(libc::EINVAL)),
         }
