@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::Access;
+
 /// Everything that `mount::serve` needs. It is handed to the daemon through a pipe, because it holds the token.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MountSettings {
@@ -54,6 +56,9 @@ pub struct MountSettings {
     /// The repository did not answer when the mount was asked for: begin with what is known.
     #[serde(default)]
     pub begin_offline: bool,
+    /// Where the token came from: told to commands on a path in the mount.
+    #[serde(default)]
+    pub access: Access,
     /// Options for the kernel, as after `-o`.
     pub options: Vec<String>,
 }

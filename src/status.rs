@@ -27,6 +27,8 @@ pub struct Status {
     pub repository: String,
     /// Whether a token is in use; the token itself is never shown.
     pub signed_in: bool,
+    /// Where the token is to be found again, and what is trusted.
+    pub access: Access,
     /// Whether nothing can be written.
     pub read_only: bool,
     /// When the mount began, RFC 3339.
@@ -50,6 +52,23 @@ pub struct Status {
     pub inodes: u64,
     /// The last problems, newest last.
     pub problems: Vec<Problem>,
+}
+
+/// How a mount gets into its repository: names of files, never what is in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Access {
+    /// The file that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The file with address and token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<PathBuf>,
+    /// A CA certificate that is trusted besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_certificate: Option<PathBuf>,
+    /// Certificates are not checked.
+    pub insecure: bool,
 }
 
 impl Status {

@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         url: arguments.url.clone(),
         ..arguments.sources.layer()
     };
-    let sources = Sources::read(vec![layer], arguments.sources.profile.as_deref())?;
+    let sources = Sources::read(vec![layer], arguments.sources.credentials.profile.as_deref())?;
     let url = sources.url()?;
     let mut findings = Findings {
         json: arguments.json,

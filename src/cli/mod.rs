@@ -5,6 +5,7 @@
 //! which serves the file system. Only here an error becomes an exit code.
 
 mod address;
+mod ask;
 mod cache;
 mod control;
 mod doctor;
@@ -20,6 +21,8 @@ mod server;
 mod settings;
 mod sources;
 mod status;
+mod target;
+mod tell;
 mod terminal;
 mod units;
 mod unmount;

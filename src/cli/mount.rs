@@ -123,7 +123,7 @@ repository it stands beside.";
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     arguments.check_places()?;
     let layers = vec![arguments.layer(), sources::mount_options(&arguments.options)?];
-    let sources = Sources::read(layers, arguments.sources.profile.as_deref())?.follow_link()?;
+    let sources = Sources::read(layers, arguments.sources.credentials.profile.as_deref())?.follow_link()?;
     sources.url()?;
     if arguments.share_link.is_some() {
         terminal::note(

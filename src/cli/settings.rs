@@ -17,6 +17,7 @@ use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
 use crate::repository::{SharedLink, Token};
 use crate::staging::{JUNK, Rules};
+use crate::status::Access;
 
 /// How far sequential readers are read ahead of. A range for each connection has to find room in it, of a length that makes
 /// up for the round trip before it.
@@ -25,9 +26,9 @@ const READ_AHEAD_EACH: u64 = 8 << 20;
 /// For all readers together: four of them have full windows.
 const MEMORY: u64 = 128 << 20;
 
-/// Where the repository's address, the token and the local directories come from; `mount` and `doctor` share these.
-#[derive(Args, Default)]
-pub struct SourceArgs {
+/// Where the token comes from, and what is trusted; every command that talks to a repository has these.
+#[derive(Args, Clone, Default)]
+pub struct Credentials {
     /// File that holds the token, alone on a line
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -43,6 +44,28 @@ pub struct SourceArgs {
     /// Don't check the server's certificate; anybody on the way can then read and change everything
     #[arg(long)]
     pub insecure: bool,
+}
+
+impl Credentials {
+    /// As the topmost layer.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        Layer {
+            name: COMMAND_LINE.into(),
+            token_file: self.token_file.clone(),
+            env_file: self.env_file.clone(),
+            ca_certificate: self.ca_certificate.clone(),
+            insecure: self.insecure.then_some(true),
+            ..Layer::default()
+        }
+    }
+}
+
+/// Where the repository's address, the token and the local directories come from; `mount` and `doctor` share these.
+#[derive(Args, Default)]
+pub struct SourceArgs {
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Where files once read are kept [default: ~/.cache/rdmfs/HOST]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -56,14 +79,9 @@ impl SourceArgs {
     #[must_use]
     pub fn layer(&self) -> Layer {
         Layer {
-            name: COMMAND_LINE.into(),
-            token_file: self.token_file.clone(),
-            env_file: self.env_file.clone(),
-            ca_certificate: self.ca_certificate.clone(),
-            insecure: self.insecure.then_some(true),
             cache_dir: self.cache_dir.clone(),
             state_dir: self.state_dir.clone(),
-            ..Layer::default()
+            ..self.credentials.layer()
         }
     }
 }
@@ -162,6 +180,12 @@ impl Sources {
         self.layers.iter().find_map(field)
     }
 
+    /// Whether any source names a repository.
+    #[must_use]
+    pub fn names_one(&self) -> bool {
+        self.get(|layer| layer.url.clone()).is_some()
+    }
+
     /// The repository's address.
     ///
     /// # Errors
@@ -201,6 +225,17 @@ impl Sources {
             return Ok(Some(token));
         }
         Ok(None)
+    }
+
+    /// Where the token is to be found again, and what is trusted: for commands on a path in the mount.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access {
+            token_file: self.get(|layer| layer.token_file.clone()).map(absolute),
+            env_file: self.get(|layer| layer.env_file.clone()).map(absolute),
+            ca_certificate: self.ca_certificate(),
+            insecure: self.insecure(),
+        }
     }
 
     /// A CA certificate to trust.
@@ -296,6 +331,7 @@ impl Sources {
             read_only: self.get(|layer| layer.read_only).unwrap_or(false),
             allow_other: self.get(|layer| layer.allow_other).unwrap_or(false),
             begin_offline: false,
+            access: self.access(),
             options: self
                 .layers
                 .iter()

@@ -251,6 +251,7 @@ mod tests {
             mountpoint: "/mnt".into(),
             repository: "https://example.org".into(),
             signed_in: true,
+            access: crate::status::Access::default(),
             read_only: false,
             started: "2026-11-22T00:00:00Z".into(),
             uploads: vec![Upload {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::cli::ask;
 use crate::error::{Error, Kind, Result};
 
 /// Prints to stdout. A reader that has seen enough (`rdmfs status | head -1`) ends the command quietly, where
@@ -70,9 +71,12 @@ pub fn ask(question: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Prints an error with its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
+/// Prints an error with what was said of single fields and its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
     note(error);
+    for line in ask::field_lines(error.fields()) {
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
     if !error.advice().is_empty() {
         let _ = writeln!(std::io::stderr().lock(), "       {}", error.advice());
     }

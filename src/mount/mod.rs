@@ -162,6 +162,7 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         mountpoint: settings.mountpoint.clone(),
         started: SystemTime::now(),
         cache_dir,
+        access: settings.access.clone(),
     };
     let tree = Tree::new(floors, rules, facts);
     if let Some(link) = share_link(settings)? {

@@ -20,6 +20,8 @@ pub struct Facts {
     pub started: SystemTime,
     /// Where published bytes are cached.
     pub cache_dir: PathBuf,
+    /// Where commands find the token.
+    pub access: status::Access,
 }
 
 impl Tree {
@@ -34,6 +36,7 @@ impl Tree {
             mountpoint: self.facts.mountpoint.clone(),
             repository: self.floors.repository.url().to_owned(),
             signed_in: self.floors.repository.has_token(),
+            access: self.facts.access.clone(),
             read_only: self.rules.read_only,
             started: status::rfc3339(self.facts.started),
             uploads: self.floors.staging.uploads(),
