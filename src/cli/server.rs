@@ -23,7 +23,11 @@ pub struct Server {
 /// If it can't be reached and nothing is known of it, is none, or does not take the token.
 pub fn check(settings: &MountSettings) -> Result<Server> {
     let repository = mount::connect(settings)?;
-    let link = settings.share_link.as_deref().map(SharedLink::parse).transpose()?;
+    let link = settings
+        .share_link
+        .as_deref()
+        .map(SharedLink::parse)
+        .transpose()?;
     let server = |user: &str, shared, offline| Server {
         user: match &link {
             Some(link) => format!("{user}, {} shared by a link", link.id),
@@ -43,7 +47,10 @@ pub fn check(settings: &MountSettings) -> Result<Server> {
             Some(_) => repository.check_token().map_err(token_advice),
             None => Ok(()),
         })
-        .and_then(|()| link.as_ref().map_or(Ok(Vec::new()), |link| shared(&repository, link)));
+        .and_then(|()| {
+            link.as_ref()
+                .map_or(Ok(Vec::new()), |link| shared(&repository, link))
+        });
     match asked {
         Ok(shared) => Ok(server(
             settings.token.as_ref().map_or(guest, |_| "signed in"),
@@ -66,15 +73,18 @@ fn shared(repository: &Repository, link: &SharedLink) -> Result<Vec<String>> {
     let record = repository.record(&link.id);
     let draft = repository.draft(&link.id);
     let found = [
-        record.as_ref().ok().map(|record| format!("records/{}", record.id)),
+        record
+            .as_ref()
+            .ok()
+            .map(|record| format!("records/{}", record.id)),
         draft.as_ref().ok().map(|draft| format!("drafts/{}", draft.id)),
     ];
     let found: Vec<String> = found.into_iter().flatten().collect();
     match record {
         Err(error) if found.is_empty() => Err(match error.kind() {
-            Kind::Denied | Kind::NotFound => error
-                .during("the link opens nothing")
-                .with_advice("It may be revoked, expired or mistyped: ask whoever shared the record for another."),
+            Kind::Denied | Kind::NotFound => error.during("the link opens nothing").with_advice(
+                "It may be revoked, expired or mistyped: ask whoever shared the record for another.",
+            ),
             _ => error,
         }),
         _ => Ok(found),
