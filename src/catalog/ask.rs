@@ -99,14 +99,19 @@ impl Catalog {
 
     /// Drops what is kept of a record, if the repository says that it is not there or not for us.
     fn dropping_kept(&self, id: &RecordId, error: Error) -> Error {
-        if matches!(error.kind(), Kind::NotFound | Kind::Denied)
-            && let Some(store) = &self.store
-        {
-            for topic in [Topic::Record, Topic::Hit, Topic::Files] {
+        if matches!(error.kind(), Kind::NotFound | Kind::Denied) {
+            self.drop_kept(id);
+        }
+        error
+    }
+
+    /// Drops what is kept of a record.
+    pub(super) fn drop_kept(&self, id: &RecordId) {
+        if let Some(store) = &self.store {
+            for topic in [Topic::Record, Topic::Hit, Topic::Files, Topic::Concept] {
                 store.remove(topic, id.as_str());
             }
         }
-        error
     }
 
     pub(super) fn ask_files(&self, id: &RecordId) -> Result<Said<Listed>> {

@@ -291,7 +291,7 @@ impl Catalog {
                 ids.extend(
                     page.records
                         .into_iter()
-                        .filter(|r| r.is_draft)
+                        .filter(|r| r.is_draft && !self.drafts.is_refused(&r.id))
                         .map(|r| self.learn_draft(r)),
                 );
                 if !page.has_next {
@@ -350,6 +350,30 @@ impl Catalog {
         self.draft_files.expire();
         self.newest.expire();
         self.own_drafts.expire();
+    }
+
+    /// A record or draft with this id, or that all its versions share, was changed, published or discarded by somebody else:
+    /// asks anew for both the next time. That a draft is there, or is not there any more, is known from then on: the
+    /// server's listings learn of it later.
+    pub fn changed_elsewhere(&self, id: &RecordId) {
+        self.records.forget(id);
+        self.files.forget(&Owner::Record(id.clone()));
+        self.drop_kept(id);
+        self.newest.expire();
+        self.drafts.forget(id);
+        self.draft_files.forget(id);
+        if !self.repository.has_token() {
+            return;
+        }
+        match self.heard(self.repository.draft(id)) {
+            Ok(draft) => drop(self.draft_saved(draft)),
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.draft_discarded(id);
+                // Remembered as an answer, so that a listing that lags doesn't bring it back.
+                drop(self.drafts.get(id, || Err(error.clone())));
+            }
+            Err(_) => self.own_drafts.expire(),
+        }
     }
 
     /// Asks anew for the files of a draft the next time: something there was not as we thought.

@@ -183,6 +183,19 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         known.answer.as_ref().ok().cloned()
     }
 
+    /// Whether it is known that there is no such thing, or none for us.
+    pub fn is_refused(&self, key: &K) -> bool {
+        let state = self.state.lock();
+        let known = state.known.peek(key);
+        known.is_some_and(|known| {
+            Instant::now() < known.until
+                && known
+                    .answer
+                    .as_ref()
+                    .is_err_and(|error| !error.kind().is_passing())
+        })
+    }
+
     /// How long the answer still counts as current.
     pub fn life(&self, key: &K) -> Duration {
         let state = self.state.lock();

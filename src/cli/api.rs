@@ -10,7 +10,8 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::target::{Access, Place, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Place};
 use crate::cli::{tell, terminal};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::field_errors;
@@ -73,9 +74,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 last = Some(page.clone());
                 Ok(true)
             })
-            .map_err(advised)?;
+            .map_err(connection_advice)?;
     } else {
-        let answer = place.repository.call(&call).map_err(advised)?;
+        let answer = place.repository.call(&call).map_err(connection_advice)?;
         arguments.print(&answer);
         last = Some(answer);
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cli::ask::{Consent, Output};
 use crate::cli::records::{note_rest, up_to};
-use crate::cli::target::{Access, Place, Target, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Place, Target};
 use crate::cli::{table, tell, terminal};
 use crate::error::Result;
 use crate::repository::Search;
@@ -65,8 +66,8 @@ struct LinkArguments {
 /// If the repository knows no plans, or refuses.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.what {
-        What::List(list) => list.output.end(plans(list).map_err(advised)),
-        What::Link(link) => link.output.end(name(link).map_err(advised)),
+        What::List(list) => list.output.end(plans(list).map_err(connection_advice)),
+        What::Link(link) => link.output.end(name(link).map_err(connection_advice)),
     }
 }
 

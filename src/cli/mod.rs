@@ -11,6 +11,7 @@ mod cache;
 mod community;
 mod control;
 mod damap;
+mod decide;
 mod doctor;
 mod fuse;
 mod guard;
@@ -83,6 +84,8 @@ enum Command {
     Vocabulary(vocabulary::Arguments),
     Damap(damap::Arguments),
     Api(api::Arguments),
+    #[command(flatten)]
+    Decide(decide::Decision),
     Doctor(doctor::Arguments),
     /// The small process that outlives the worker
     #[command(hide = true)]
@@ -134,6 +137,7 @@ pub fn run() -> ExitCode {
         Command::Vocabulary(arguments) => done(vocabulary::run(&arguments)),
         Command::Damap(arguments) => done(damap::run(&arguments)),
         Command::Api(arguments) => done(api::run(&arguments)),
+        Command::Decide(decision) => done(decide::run(&decision)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),
         Command::Worker(daemon) => worker::run(daemon.verbose),

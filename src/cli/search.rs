@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::records::How;
-use crate::cli::target::{Access, Place, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Place};
 use crate::error::Result;
 
 /// Search published records
@@ -36,7 +37,10 @@ In a mount, search/QUERY/ is the same as a folder.";
 /// # Errors
 /// If the query can't be searched, or the repository doesn't answer.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    arguments.how.output().end(search(arguments).map_err(advised))
+    arguments
+        .how
+        .output()
+        .end(search(arguments).map_err(connection_advice))
 }
 
 fn search(arguments: &Arguments) -> Result<ExitCode> {

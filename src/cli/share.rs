@@ -9,7 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cli::ask::{Consent, Output};
-use crate::cli::target::{Access, Target, What as Meant, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Target, What as Meant};
 use crate::cli::{table, terminal};
 use crate::error::{Error, Kind, Result};
 use crate::repository::{AccessLink, LinkChange, NewLink, Permission};
@@ -150,7 +151,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Update(update) => (&update.of, change(update)),
         What::Revoke(revoke) => (&revoke.of, take_back(revoke)),
     };
-    of.output.end(outcome.map_err(advised))
+    of.output.end(outcome.map_err(connection_advice))
 }
 
 fn make(arguments: &CreateArguments) -> Result<ExitCode> {

@@ -9,12 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 
 use crate::cli::address::parse_url;
+use crate::cli::control;
 use crate::cli::mountinfo::{self, Mount};
 use crate::cli::probe::{self, Answer};
 use crate::cli::settings::{Credentials, Sources};
 use crate::cli::sources::Layer;
 use crate::cli::within::{self, Within};
-use crate::cli::{control, server};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Record, RecordId};
 use crate::repository::{Repository, Settings, Token};
@@ -120,8 +120,9 @@ impl Place {
             ..credentials.layer()
         };
         let mut layers = vec![given];
-        let says_token =
-            credentials.token_file.is_some() || credentials.env_file.is_some() || credentials.profile.is_some();
+        let says_token = credentials.token_file.is_some()
+            || credentials.env_file.is_some()
+            || credentials.profile.is_some();
         let of_mount = Layer {
             name: format!("the mount on {shown}"),
             url: Some(status.repository.clone()),
@@ -218,7 +219,10 @@ impl Place {
     }
 
     fn path_in(&self, below: PathBuf) -> Option<PathBuf> {
-        let mounted = self.mounts().into_iter().find(|mounted| mounted.status.signed_in)?;
+        let mounted = self
+            .mounts()
+            .into_iter()
+            .find(|mounted| mounted.status.signed_in)?;
         Some(mounted.mountpoint.join(below))
     }
 
@@ -258,12 +262,7 @@ impl Target {
             .ok_or_else(|| neither(word))?;
         let place = Place::of_mount(mount, access)?;
         match (meant(&within), id) {
-            (Ok((id, what, key)), _) => Ok(Target {
-                place,
-                id,
-                what,
-                key,
-            }),
+            (Ok((id, what, key)), _) => Ok(Target { place, id, what, key }),
             // In a folder of the mount, an id is an id.
             (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
@@ -342,12 +341,6 @@ fn neither(word: &Path) -> Error {
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
     .with_advice("Give an id such as abcde-12345, or the path of a record or draft in a mount (rdmfs status lists them).")
-}
-
-/// Advice for a failed request that fits the commands.
-#[must_use]
-pub fn advised(error: Error) -> Error {
-    server::connection_advice(error)
 }
 
 #[cfg(test)]

@@ -38,6 +38,16 @@ pub fn note(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "rdmfs: {line}");
 }
 
+/// Prints a line to stderr as it is: one of several that belong to a note.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Prints a text to stderr, before a question about it.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// A name or a server's words as they can be shown: a control character in them must neither break a line nor reach
 /// the terminal.
 #[must_use]
@@ -82,9 +92,7 @@ pub fn ask(question: &str) -> Result<bool> {
 /// Prints an error with what was said of single fields and its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
     note(error);
-    for line in ask::field_lines(error.fields()) {
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
-    }
+    ask::field_lines(error.fields()).iter().for_each(complain);
     if !error.advice().is_empty() {
         let _ = writeln!(std::io::stderr().lock(), "       {}", error.advice());
     }

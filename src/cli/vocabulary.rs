@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::cli::ask::Output;
 use crate::cli::records::{note_rest, up_to};
-use crate::cli::target::{Access, Place, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Place};
 use crate::cli::{table, terminal};
 use crate::error::Result;
 use crate::repository::Search;
@@ -84,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Search(search) => (search.output, search_words(search)),
         What::Get(get) => (get.output, print_word(get)),
     };
-    output.end(outcome.map_err(advised).map(|()| ExitCode::SUCCESS))
+    output.end(outcome.map_err(connection_advice).map(|()| ExitCode::SUCCESS))
 }
 
 fn list_types(arguments: &TypesArguments) -> Result<()> {

@@ -240,6 +240,19 @@ impl Shared {
             // The kernel waits for reads that are under way, which may wait for the thread that calls this.
             lanes.closing.run(move || shared.drop_pages(&inodes));
         });
+        let shared = Arc::downgrade(self);
+        // Told by who writes to `.rdmfs/control`, on a lane: no folder that is named here waits for that.
+        self.tree.on_stale(move |stale| {
+            let Some(shared) = shared.upgrade() else { return };
+            {
+                let mut told = shared.told.lock();
+                stale.inodes.iter().for_each(|ino| drop(told.pop(ino)));
+            }
+            shared.drop_pages(&stale.inodes);
+            for (folder, name) in &stale.names {
+                shared.forget_name(*folder, name);
+            }
+        });
     }
 
     fn drop_pages(&self, inodes: &[u64]) {

@@ -53,7 +53,7 @@ pub use left::{Left, left_in};
 pub use moves::Moved;
 pub use place::Place;
 use queue::{Queue, Task, Ticket};
-pub use save::{Base, LARGEST_DOCUMENT, digest};
+pub use save::{Base, LARGEST_DOCUMENT, digest, save_now};
 use table::Files;
 pub use table::{Changes, Snapshot, Standing};
 pub use turns::Upload;

@@ -139,6 +139,31 @@ pub(super) fn run(
     }
 }
 
+/// Saves a document over a draft at once, for a command: without a journal, and without a claim of what it was made from.
+/// `about_to` is asked before a change is sent; without a change, nothing is sent.
+///
+/// # Errors
+/// What the server did not accept, by field: the rest is saved then. What `about_to` says.
+pub fn save_now(
+    repository: &Repository,
+    draft: &RecordId,
+    document: &Value,
+    mut about_to: impl FnMut() -> Result<()>,
+) -> Result<Record> {
+    let mut is_asked = false;
+    let about_to = |_| {
+        if std::mem::replace(&mut is_asked, true) {
+            return Ok(());
+        }
+        about_to()
+    };
+    let text = document.to_string();
+    match run(repository, draft, text.as_bytes(), &Base::default(), about_to)? {
+        Outcome::Saved(record) => Ok(*record),
+        Outcome::Refused(_, error) => Err(error),
+    }
+}
+
 /// It was not carried out: what the draft is next is somebody else's doing.
 fn forget_saving(base: &Base, about_to: &mut impl FnMut(Base) -> Result<()>) -> Result<Option<u64>> {
     about_to(Base {

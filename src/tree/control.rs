@@ -91,7 +91,8 @@ impl Tree {
         }
     }
 
-    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`, `cache ORDER`, `work ID SINCE`,
+    /// Carries out a line written to `.rdmfs/control`: `retry ID`, `discard ID`, `refresh`, `refresh PATH`,
+    /// `which PATH`, `cache ORDER`, `work ID SINCE`,
     /// `stop ID`. Returns what there is to answer besides that it is done.
     ///
     /// # Errors
@@ -109,7 +110,9 @@ impl Tree {
         match verb {
             "retry" => self.floors.staging.retry(upload()?)?,
             "discard" => self.floors.staging.discard(upload()?)?,
-            "refresh" => self.floors.catalog.expire(),
+            "refresh" if argument.trim().is_empty() => self.floors.catalog.expire(),
+            "refresh" => self.refresh(argument)?,
+            "which" => return self.which(argument),
             "cache" => return Ok(json!({"work": self.begin_chore(argument)?})),
             "work" => {
                 let (work, since) = argument.split_once(' ').unwrap_or((argument, "0"));
@@ -122,7 +125,7 @@ impl Tree {
             _ => {
                 return Err(
                     Error::new(Kind::Call(libc::EINVAL), format!("{verb:?} is no command"))
-                        .with_advice("There are: retry ID, discard ID, refresh."),
+                        .with_advice("There are: retry ID, discard ID, refresh, refresh PATH."),
                 );
             }
         }

@@ -39,7 +39,7 @@ impl Titles {
         self.by_title.insert(title.to_owned(), id.clone());
     }
 
-    fn forget(&mut self, id: &RecordId) {
+    pub(super) fn forget(&mut self, id: &RecordId) {
         self.by_title.retain(|_, of| of != id);
         self.without_document.remove(id);
     }

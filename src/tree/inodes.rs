@@ -185,6 +185,12 @@ impl Inodes {
         }
     }
 
+    /// The number of a place, if the kernel remembers it.
+    #[must_use]
+    pub fn number(&self, node: &Node) -> Option<u64> {
+        self.number_of(node)
+    }
+
     /// How many numbers the kernel holds.
     #[must_use]
     pub fn len(&self) -> usize {

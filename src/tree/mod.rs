@@ -15,6 +15,7 @@ mod labels;
 mod names;
 mod node;
 mod open;
+mod refresh;
 mod rename;
 mod sums;
 mod told;
@@ -42,6 +43,7 @@ pub use labels::LabelMode;
 pub use names::LONGEST_NAME;
 pub use node::{Access, Attributes, Found, Kind, Node};
 pub use open::{Handle, Intent, Opened};
+pub use refresh::Stale;
 pub use told::{Facts, Told};
 pub use view::{Line, Listing};
 use views::Views;
@@ -80,6 +82,7 @@ pub struct Tree {
     views: Views,
     labels: labels::Labels,
     chores: chores::Chores,
+    listener: refresh::Listener,
 }
 
 struct State {
@@ -128,6 +131,7 @@ impl Tree {
             views: Views::default(),
             labels: labels::Labels::default(),
             chores: chores::Chores::default(),
+            listener: refresh::Listener::default(),
         }
     }
 
@@ -234,8 +238,12 @@ impl Tree {
     /// # Errors
     /// `Call(EINVAL)` if it is no link.
     pub fn link_target(&self, ino: u64) -> Result<String> {
-        match self.place(ino)? {
-            Node::Concept(id) => Ok(self.floors.catalog.record(&id)?.id.to_string()),
+        self.target_of(&self.place(ino)?)
+    }
+
+    fn target_of(&self, node: &Node) -> Result<String> {
+        match node {
+            Node::Concept(id) => Ok(self.floors.catalog.record(id)?.id.to_string()),
             _ => Err(Error::call(libc::EINVAL)),
         }
     }

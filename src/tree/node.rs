@@ -86,6 +86,18 @@ impl Node {
         }
     }
 
+    /// Whether it belongs to the record or the draft of this id, or leads to one.
+    #[must_use]
+    pub fn is_of(&self, id: &RecordId) -> bool {
+        match self {
+            Node::Home(owner) | Node::Document(owner) | Node::Folder(owner, _) | Node::File(owner, _) => {
+                owner.id() == id
+            }
+            Node::Concept(of) | Node::Sums(of) | Node::Rejected(of) | Node::Reasons(of) => of == id,
+            _ => false,
+        }
+    }
+
     /// The node that a rename of a folder in a draft makes of this one, if it is in that folder or is it.
     #[must_use]
     pub fn moved(&self, draft: &RecordId, from: &str, to: &str) -> Option<Node> {

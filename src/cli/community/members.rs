@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::change::{find, shown, tell_of};
 use super::{RecordsArguments, RemoveArguments, SubmitArguments};
+use crate::cli::decide::pending;
 use crate::cli::target::{Target, What};
 use crate::cli::tell;
 use crate::cli::terminal::{self, printable};
@@ -15,7 +16,7 @@ use crate::repository::{Inclusion, Request};
 /// Runs `submit`.
 ///
 /// # Errors
-/// `Refused` with the fields; `NotReady` while files of the draft are on their way.
+/// `Refused` with the fields; `NotReady` if files of the draft don't arrive.
 pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
     let target = Target::find(&arguments.target, &arguments.access)?;
     let repository = target.place.signed_in()?;
@@ -55,7 +56,8 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
         )));
     }
     let community = repository.community(name)?;
-    all_has_arrived(target)?;
+    // What is not sent yet would be missing in what is reviewed, and published.
+    pending::drain(&target.place, id)?;
     let at_once = match arguments.review {
         true => "It is published when they accept.",
         false => {
@@ -85,31 +87,6 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
     };
     arguments.output.say(&Value::Object(request.document), text);
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a mount has not sent yet would be missing in what is reviewed, and published.
-fn all_has_arrived(target: &Target) -> Result<()> {
-    for mounted in target.place.mounts() {
-        let waiting: Vec<String> = mounted
-            .status
-            .uploads
-            .iter()
-            .filter(|upload| upload.draft == target.id.as_str())
-            .map(|upload| printable(&upload.key))
-            .collect();
-        if let [first, ..] = waiting.as_slice() {
-            return Err(Error::new(
-                Kind::NotReady,
-                format!(
-                    "{} files of draft {} are not on the server yet, {first} among them",
-                    waiting.len(),
-                    target.id
-                ),
-            )
-            .with_advice("rdmfs uploads lists them; submit it when they have arrived."));
-        }
-    }
-    Ok(())
 }
 
 fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {

@@ -13,7 +13,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::ask::{Consent, Output};
 use crate::cli::records::How;
-use crate::cli::target::{Access, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::Access;
 use crate::error::Result;
 
 /// Make and change communities, submit records to them, and list what is in them
@@ -231,5 +232,5 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Remove(remove) => (remove.output, members::remove(remove)),
         What::Records(records) => (records.how.output(), members::list(records)),
     };
-    output.end(outcome.map_err(advised))
+    output.end(outcome.map_err(connection_advice))
 }

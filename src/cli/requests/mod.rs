@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::cli::ask::{Consent, Output};
-use crate::cli::target::{Access, advised};
+use crate::cli::server::connection_advice;
+use crate::cli::target::Access;
 use crate::error::Result;
 
 /// List requests (reviews, inclusions in communities, curations), and accept, decline, cancel or comment on them
@@ -122,5 +123,5 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Cancel(act) => (act.which.output, decide::act(act, &decide::CANCEL)),
         What::Comment(comment) => (comment.which.output, decide::comment(comment)),
     };
-    output.end(outcome.map_err(advised))
+    output.end(outcome.map_err(connection_advice))
 }

@@ -15,6 +15,8 @@ use clap::{Args, Subcommand};
 
 use crate::error::Result;
 
+pub use inventory::{Inventory, Listed};
+
 /// List files that are not safe on the server, and retry, discard or recover them
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]

@@ -1,0 +1,192 @@
+//! `rdmfs edit`, `new-version` and `import-files`: drafts of what is published.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{About, curation, document, draft_lines, draft_value, tell};
+use crate::cli::ask::Consent;
+use crate::cli::target::{Target, What};
+use crate::cli::terminal;
+use crate::cli::units::Size;
+use crate::error::{Error, Kind, Result};
+use crate::repository::model::{FileEntry, Record};
+use crate::staging;
+
+/// Begin to edit a published record, or change the metadata of a draft
+#[derive(Args)]
+#[command(after_help = EDIT_EXAMPLES)]
+pub struct Edit {
+    #[command(flatten)]
+    pub(super) about: About,
+    /// JSON file with metadata to save over the draft's: what it leaves out stays; - is stdin
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<PathBuf>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+const EDIT_EXAMPLES: &str = "\
+Examples:
+  rdmfs edit abcde-12345
+  rdmfs edit ~/zenodo/records/1234567
+  echo '{\"title\": \"Ozone over Vienna\"}' | rdmfs edit ~/zenodo/drafts/abcde-12345 --metadata -
+
+The draft's id is printed, and its folder in a mount. Nobody else sees the change until
+rdmfs publish; rdmfs discard drops it. Files of a published record can't be changed: that
+takes rdmfs new-version. A change of a draft whose curation was accepted takes the
+acceptance back, so it is asked for first.";
+
+/// Make a new version of a published record
+#[derive(Args)]
+pub struct NewVersion {
+    #[command(flatten)]
+    pub(super) about: About,
+    /// Take the files of the version before into it; no bytes are moved
+    #[arg(long)]
+    import_files: bool,
+}
+
+/// Take the files of the version before into a new version; no bytes are moved
+#[derive(Args)]
+pub struct ImportFiles {
+    #[command(flatten)]
+    pub(super) about: About,
+}
+
+/// Runs `edit`.
+///
+/// # Errors
+/// If it is refused.
+pub fn edit(arguments: &Edit) -> Result<ExitCode> {
+    let given = arguments.metadata.as_deref().map(document::read).transpose()?;
+    let target = arguments.about.find()?;
+    let repository = &target.place.repository;
+    let mut draft = begin(&target)?;
+    if let Some(given) = given {
+        let consent = arguments.consent;
+        let before = draft.clone();
+        let saved = staging::save_now(repository, &draft.id, &Value::Object(given), || {
+            if curation::allows_change(repository, &before, consent)? {
+                return Ok(());
+            }
+            Err(Error::new(
+                Kind::Local(libc::ECANCELED),
+                "the draft stays as it was",
+            ))
+        });
+        tell(&target.place, &draft);
+        draft = saved.map_err(|error| match error.kind() {
+            // The words are those of a mount.
+            Kind::Refused => {
+                error.with_advice("Correct what is named and save it again; the rest was saved.")
+            }
+            _ => error,
+        })?;
+    } else {
+        tell(&target.place, &draft);
+    }
+    arguments.about.output.say(
+        &draft_value(&target.place, &draft),
+        draft_lines(&target.place, &draft),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The draft that is there, or else the edit of the record.
+fn begin(target: &Target) -> Result<Record> {
+    let repository = &target.place.repository;
+    if target.what != What::Record {
+        match repository.draft(&target.id) {
+            Err(error) if error.kind() == Kind::NotFound => {}
+            outcome => return outcome,
+        }
+    }
+    // An id of all versions is no record's own.
+    let record = repository.record(&target.id)?;
+    repository.edit(&record.id)
+}
+
+/// Runs `new-version`.
+///
+/// # Errors
+/// If it is refused.
+pub fn new_version(arguments: &NewVersion) -> Result<ExitCode> {
+    let target = arguments.about.find()?;
+    let repository = &target.place.repository;
+    let record = repository
+        .record(&target.id)
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => error.with_advice("A draft has no versions until it is published."),
+            _ => error,
+        })?;
+    let draft = repository.new_version(&record.id)?;
+    let mut value = draft_value(&target.place, &draft);
+    let mut imported = Ok(());
+    if arguments.import_files {
+        match take_over(&target, &draft) {
+            Ok(files) => value["files"] = files_value(&files),
+            Err(error) => imported = Err(error),
+        }
+    }
+    tell(&target.place, &draft);
+    arguments
+        .about
+        .output
+        .say(&value, draft_lines(&target.place, &draft));
+    match imported {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            terminal::note(format_args!("the new version {} was made", draft.id));
+            Err(error)
+        }
+    }
+}
+
+/// Runs `import-files`.
+///
+/// # Errors
+/// If it is refused.
+pub fn import_files(arguments: &ImportFiles) -> Result<ExitCode> {
+    let target = arguments.about.find()?;
+    let draft = super::draft_of(&target)?;
+    let files = take_over(&target, &draft)?;
+    tell(&target.place, &draft);
+    let bytes = files.iter().filter_map(|file| file.size).sum();
+    let mut value = draft_value(&target.place, &draft);
+    value["files"] = files_value(&files);
+    arguments.about.output.say(
+        &value,
+        format_args!("{} files, {}, are in {} now", files.len(), Size(bytes), draft.id),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn take_over(target: &Target, draft: &Record) -> Result<Vec<FileEntry>> {
+    target
+        .place
+        .repository
+        .import_files_for_sure(&draft.id)
+        .map_err(|error| match error.kind() {
+            Kind::Refused => error.with_advice(
+                "Files are taken over into a new version that has none; remove its files first, or leave it as it is.",
+            ),
+            _ => error,
+        })
+}
+
+/// Files for programs.
+pub(super) fn files_value(files: &[FileEntry]) -> Value {
+    files
+        .iter()
+        .map(|file| {
+            json!({
+                "key": &*file.key,
+                "size": file.size,
+                "checksum": file.md5.map(|md5| format!("md5:{md5}")),
+            })
+        })
+        .collect()
+}
