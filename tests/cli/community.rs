@@ -155,12 +155,9 @@ fn a_published_record_gets_into_a_community_is_listed_there_and_taken_out() {
             "--comment",
             "Please",
         ])
-        .expect(0, &["request"]);
+        .expect(0, &[&format!("{id} is in glaciers")]);
     let again = alice.run(&["community", "submit", "--yes", &id, "glaciers"]);
     again.expect(1, &["glaciers"]);
-    alice
-        .run(&["requests", "accept", "--yes", &id])
-        .expect(0, &["is accepted"]);
     alice
         .run(&["community", "records", "glaciers"])
         .expect(0, &[&format!("{id}\t"), "Snow depths"]);
@@ -173,6 +170,31 @@ fn a_published_record_gets_into_a_community_is_listed_there_and_taken_out() {
     alice
         .run(&["community", "submit", "--yes", &id, "no-such-community"])
         .expect(1, &["\nno-such-community: "]);
+}
+
+#[test]
+fn a_strangers_record_waits_until_the_community_lets_it_in() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let (alice, bob) = (User::new(&home, &sandbox, ALICE), User::new(&home, &sandbox, BOB));
+    made(&alice, "glaciers");
+    let id = sandbox.publish(NewRecord::titled("Snow depths").owner("bob"));
+    bob.run(&[
+        "community",
+        "submit",
+        "--yes",
+        &id,
+        "glaciers",
+        "--comment",
+        "Please",
+    ])
+    .expect(0, &["glaciers is asked: request", "submitted"]);
+    assert_eq!(alice.run(&["community", "records", "glaciers"]).stdout, "");
+    bob.run(&["requests", "accept", "--yes", &id])
+        .expect(1, &["it is submitted, and you may cancel"]);
+    alice
+        .run(&["requests", "accept", "--yes", &id])
+        .expect(0, &["is accepted"]);
+    alice.run(&["community", "records", "glaciers"]).expect(0, &[&id]);
 }
 
 #[test]
