@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::ask::{Consent, Output};
 use crate::cli::server::connection_advice;
 use crate::cli::target::{Access, Target, What as Meant};
-use crate::cli::{table, terminal};
+use crate::cli::{table, tell, terminal};
 use crate::error::{Error, Kind, Result};
 use crate::repository::{AccessLink, LinkChange, NewLink, Permission};
 
@@ -224,6 +224,7 @@ fn change(arguments: &UpdateArguments) -> Result<ExitCode> {
         description: arguments.description.as_deref(),
     };
     let changed = repository.update_access_link(&target.id, &link.id, &change)?;
+    tell::changed(&target.place, &[&target.id]);
     arguments.of.output.say(
         &document(&changed),
         format_args!(
@@ -276,6 +277,8 @@ fn take_back(arguments: &RevokeArguments) -> Result<ExitCode> {
             terminal::say(format_args!("link {} is revoked", link.id));
         }
     }
+    // A mount of the link is one of the repository.
+    tell::changed(&target.place, &[&target.id]);
     if arguments.of.output.json {
         let ids: Vec<&str> = chosen.iter().map(|link| link.id.as_str()).collect();
         terminal::say(format_args!("{:#}", json!({"revoked": ids})));

@@ -138,6 +138,8 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         staging::Settings {
             directory: settings.state_dir.clone(),
             account: keeping.account,
+            // Who mounts what others share usually has a mount of their own, too.
+            apart: settings.share_link.is_some(),
             uploads: settings.uploads,
             close_wait: settings.close_wait,
             rules: staging::Rules::new(&settings.junk)?,

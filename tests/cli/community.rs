@@ -168,6 +168,9 @@ fn a_published_record_gets_into_a_community_is_listed_there_and_taken_out() {
         .expect(0, &["not in glaciers any more"]);
     assert_eq!(alice.run(&["community", "records", "glaciers"]).stdout, "");
     alice
+        .run(&["community", "remove", "--yes", &id, "glaciers"])
+        .expect(1, &["\nglaciers: "]);
+    alice
         .run(&["community", "submit", "--yes", &id, "no-such-community"])
         .expect(1, &["\nno-such-community: "]);
 }

@@ -134,7 +134,7 @@ fn a_restricted_record_opens_in_an_anonymous_mount_of_its_link_and_not_without()
         .collect();
     assert_eq!(listed, [id.clone()]);
     home.unmount(&[]).expect(0, &[]);
-    // What the link showed is not known to who mounts without it.
+    // What the link showed is not known to those who mount without it.
     home.mount(&[], &sandbox.url()).expect(0, &[]);
     assert!(fs::read_dir(&record).is_err());
     home.unmount(&[]).expect(0, &[]);
@@ -155,6 +155,21 @@ fn a_preview_link_opens_the_draft_and_an_edit_link_takes_files() {
     mount_link(&home, &link(&alice, &draft, "edit")).expect(0, &[]);
     fs::write(folder.join("b.csv"), "x,y\n3,4\n").unwrap();
     wait_until("it has arrived", || sandbox.draft_file(&draft, "b.csv").is_some());
+    home.unmount(&[]).expect(0, &["unmounted"]);
+}
+
+#[test]
+fn what_is_shared_can_be_mounted_beside_a_mount_of_ones_own() {
+    let (home, sandbox, draft) = mounted_with_token(&[]);
+    let file = home.file("link", &link(&User::new(&home, &sandbox, ALICE), &draft, "edit"));
+    let shared = home.path("shared");
+    fs::create_dir(&shared).unwrap();
+    let shared = shared.to_str().unwrap();
+    home.run(["mount", "--share-link-file", &file, shared])
+        .expect(0, &["shared by a link"]);
+    fs::write(home.path("shared/drafts").join(&draft).join("a.csv"), "x\n").unwrap();
+    wait_until("it has arrived", || sandbox.draft_file(&draft, "a.csv").is_some());
+    home.run(["unmount", shared]).expect(0, &["unmounted"]);
     home.unmount(&[]).expect(0, &["unmounted"]);
 }
 

@@ -26,13 +26,15 @@ pub(super) fn find(word: &Path, access: &Access) -> Result<(Place, String)> {
         let name = word.to_str().filter(|name| !name.contains('/'));
         return Ok((Place::of(access)?, name.ok_or_else(no_community)?.to_owned()));
     };
-    let mut parts = within.below.components();
-    let name = match (parts.next(), parts.next()) {
-        (Some(Component::Normal(top)), Some(Component::Normal(name))) if top == "communities" => {
-            name.to_str()
-        }
-        // Below a mount's folder, a plain word is a name all the same.
-        _ => word.to_str().filter(|name| !name.contains('/')),
+    let plain = word
+        .to_str()
+        .filter(|name| !name.contains('/') && !matches!(*name, "." | ".."));
+    let parts: Vec<Component<'_>> = within.below.components().collect();
+    let name = match (parts.as_slice(), plain) {
+        // Where the shell stands matters to a path, and not to a name.
+        ([_, _, _, ..], Some(name)) => Some(name),
+        ([Component::Normal(top), Component::Normal(name), ..], _) if *top == "communities" => name.to_str(),
+        (_, plain) => plain,
     };
     let name = name.ok_or_else(no_community)?.to_owned();
     let access = Access {
