@@ -95,6 +95,8 @@ struct CreateArguments {
 struct ListArguments {
     #[command(flatten)]
     of: Of,
+    /// Only this one, by its whole id
+    link: Option<String>,
 }
 
 /// Change what a link lets its holder do, end it earlier, or note something else
@@ -147,7 +149,7 @@ fn day(text: &str) -> std::result::Result<String, String> {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (of, outcome) = match &arguments.what {
         What::Create(create) => (&create.of, make(create)),
-        What::List(list) => (&list.of, print_all(&list.of)),
+        What::List(list) => (&list.of, print_all(list)),
         What::Update(update) => (&update.of, change(update)),
         What::Revoke(revoke) => (&revoke.of, take_back(revoke)),
     };
@@ -197,9 +199,14 @@ fn make(arguments: &CreateArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_all(of: &Of) -> Result<ExitCode> {
+fn print_all(arguments: &ListArguments) -> Result<ExitCode> {
+    let of = &arguments.of;
     let target = Target::find(&of.target, &of.access)?;
-    let links = target.place.signed_in()?.access_links(&target.id)?;
+    let repository = target.place.signed_in()?;
+    let links = match &arguments.link {
+        Some(link) => vec![repository.access_link(&target.id, link)?],
+        None => repository.access_links(&target.id)?,
+    };
     if of.output.json {
         let links: Vec<Value> = links.iter().map(document).collect();
         terminal::say(format_args!("{:#}", Value::Array(links)));

@@ -167,3 +167,21 @@ fn a_repository_without_plans_says_so() {
         .run(&["damap", "list"])
         .expect(1, &["knows of no data management plans"]);
 }
+
+#[test]
+fn the_file_that_is_shown_first_is_a_field_of_the_drafts_document() {
+    let (home, sandbox, draft) = mounted_with_token(&[]);
+    let folder = home.mountpoint().join("drafts").join(&draft);
+    std::fs::write(folder.join("figure.png"), "x").unwrap();
+    let document = std::fs::read(folder.join("record.json")).unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    document["files"]["default_preview"] = "figure.png".into();
+    std::fs::write(folder.join("new"), document.to_string()).unwrap();
+    std::fs::rename(folder.join("new"), folder.join("record.json")).unwrap();
+    let alice = User::new(&home, &sandbox, ALICE);
+    crate::machine::wait_until("it is saved", || {
+        let saved = alice.json(&["api", &format!("records/{draft}/draft")]);
+        saved["files"]["default_preview"] == "figure.png"
+    });
+    home.unmount(&[]).expect(0, &["unmounted"]);
+}

@@ -47,6 +47,10 @@ fn a_link_is_printed_once_and_listed_changed_and_revoked_without_its_secret() {
         assert!(!said.stdout.contains(secret(address)), "{said:#?}");
     }
     let number = listed.stdout.split('\t').next().unwrap().to_owned();
+    assert_eq!(alice.run(&["share", "list", &id, &number]).stdout, listed.stdout);
+    alice
+        .run(&["share", "list", &id, "00000000-0000-0000-0000-000000000000"])
+        .expect(1, &["404"]);
     alice
         .run(&[
             "share",
