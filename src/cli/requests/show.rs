@@ -190,7 +190,7 @@ mod tests {
             "One < two &lt; three\na\nb c"
         );
         assert_eq!(plain("no markup"), "no markup");
-        assert_eq!(plain("cut <scr"), "cut ");
+        assert_eq!(plain("cut <scr"), "cut");
         assert_eq!(plain("<pre>x</pre>"), "x");
     }
 }
