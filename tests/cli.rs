@@ -8,6 +8,10 @@ mod api;
 mod cache;
 #[path = "cli/community.rs"]
 mod community;
+#[path = "cli/decide.rs"]
+mod decide;
+#[path = "cli/life.rs"]
+mod life;
 #[path = "cli/machine.rs"]
 mod machine;
 #[path = "cli/mounted.rs"]

@@ -9,12 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 
 use crate::cli::address::parse_url;
-use crate::cli::control;
 use crate::cli::mountinfo::{self, Mount};
 use crate::cli::probe::{self, Answer};
 use crate::cli::settings::{Credentials, Sources};
 use crate::cli::sources::Layer;
 use crate::cli::within::{self, Within};
+use crate::cli::{control, server};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Record, RecordId};
 use crate::repository::{Repository, Settings, Token};
@@ -70,8 +70,6 @@ pub struct Target {
     pub id: RecordId,
     /// What the word said of it.
     pub what: What,
-    /// The file or folder in it that a path named; empty for the record itself.
-    pub key: String,
 }
 
 impl Place {
@@ -246,7 +244,6 @@ impl Target {
             place,
             id,
             what: What::Id,
-            key: String::new(),
         };
         let Some(within) = within::locate(word, &mounts)? else {
             return match id {
@@ -262,7 +259,7 @@ impl Target {
             .ok_or_else(|| neither(word))?;
         let place = Place::of_mount(mount, access)?;
         match (meant(&within), id) {
-            (Ok((id, what, key)), _) => Ok(Target { place, id, what, key }),
+            (Ok((id, what)), _) => Ok(Target { place, id, what }),
             // In a folder of the mount, an id is an id.
             (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
@@ -274,7 +271,7 @@ impl Target {
 }
 
 /// What the daemon says a path in its mount stands for.
-fn meant(within: &Within) -> Result<(RecordId, What, String)> {
+fn meant(within: &Within) -> Result<(RecordId, What)> {
     let path = below(within)?;
     let answer = control::ask(&within.mountpoint, &format!("which {path}"))?;
     let text = |name: &str| answer.get(name).and_then(serde_json::Value::as_str);
@@ -293,8 +290,7 @@ fn meant(within: &Within) -> Result<(RecordId, What, String)> {
         (None, Some(id)) => (What::Record, id),
         (None, None) => return Err(odd()),
     };
-    let id = RecordId::new(id).ok_or_else(odd)?;
-    Ok((id, what, text("key").unwrap_or_default().to_owned()))
+    Ok((RecordId::new(id).ok_or_else(odd)?, what))
 }
 
 /// The place below the mount point, as the daemon understands it.
@@ -341,6 +337,12 @@ fn neither(word: &Path) -> Error {
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
     .with_advice("Give an id such as abcde-12345, or the path of a record or draft in a mount (rdmfs status lists them).")
+}
+
+/// Advice for a failed request that fits the commands.
+#[must_use]
+pub fn advised(error: Error) -> Error {
+    server::connection_advice(error)
 }
 
 #[cfg(test)]

@@ -246,7 +246,9 @@ impl Shared {
             let Some(shared) = shared.upgrade() else { return };
             {
                 let mut told = shared.told.lock();
-                stale.inodes.iter().for_each(|ino| drop(told.pop(ino)));
+                for ino in &stale.inodes {
+                    told.pop(ino);
+                }
             }
             shared.drop_pages(&stale.inodes);
             for (folder, name) in &stale.names {

@@ -136,7 +136,7 @@ fn a_restricted_record_opens_in_an_anonymous_mount_of_its_link_and_not_without()
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(listed, [id.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&id));
     home.unmount(&[]).expect(0, &[]);
     // What the link showed is not known to those who mount without it.
     home.mount(&[], &sandbox.url()).expect(0, &[]);

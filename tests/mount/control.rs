@@ -215,3 +215,54 @@ fn refresh_asks_the_repository_anew() {
     done(&mount, "refresh");
     assert_eq!(names(&folder), ["record.json"]);
 }
+
+#[test]
+fn a_refresh_of_one_record_leaves_what_is_known_of_others() {
+    let sandbox = Sandbox::start();
+    let ids: Vec<String> = ["One", "Two"]
+        .iter()
+        .map(|title| sandbox.publish(NewRecord::titled(title).file("a", "1")))
+        .collect();
+    let mount = crate::support::mount(&sandbox);
+    let read = |id: &str| fs::read_to_string(mount.path(format!("records/{id}/record.json"))).unwrap();
+    ids.iter().for_each(|id| drop(read(id)));
+    done(&mount, &format!("refresh records/{}", ids[0]));
+    sandbox.reset_counts();
+    read(&ids[0]);
+    read(&ids[1]);
+    assert_eq!(sandbox.total(), 0, "the one was asked for with the refresh");
+    done(&mount, "refresh");
+    read(&ids[1]);
+    assert!(sandbox.total() > 0);
+}
+
+#[test]
+fn a_path_is_told_by_the_id_of_its_record_or_draft() {
+    let (sandbox, draft, mount) = draft();
+    let record = sandbox.publish(NewRecord::titled("One").file("dir/a", "1"));
+    let which = |path: &str| command(&mount, &format!("which {path}"));
+    for path in [format!("drafts/{draft}"), format!("drafts/{draft}/record.json")] {
+        let (errno, answer) = which(&path);
+        assert_eq!(
+            (errno, &answer["draft"]),
+            (0, &Value::from(draft.clone())),
+            "{path}"
+        );
+    }
+    let concept = sandbox.concept_of(&record);
+    for path in [
+        format!("records/{record}"),
+        format!("records/{concept}"),
+        format!("records/{record}/files/dir/a"),
+    ] {
+        let (errno, answer) = which(&path);
+        assert_eq!(
+            (errno, &answer["record"]),
+            (0, &Value::from(record.clone())),
+            "{path}"
+        );
+    }
+    for path in ["", "records", "records/zzzzz-99999", ".rdmfs/control"] {
+        assert_eq!(which(path).0, libc::ENOENT, "{path}");
+    }
+}

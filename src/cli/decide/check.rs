@@ -84,6 +84,14 @@ impl Findings {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = ask::field_lines(&self.check.problems);
+        lines.extend(self.lines_besides_fields());
+        lines
+    }
+
+    /// The same, without the fields of the metadata.
+    #[must_use]
+    pub fn lines_besides_fields(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if self.check.lacks_files {
             lines.push("files.enabled: it has no files, and is not marked as metadata-only".into());
         }

@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::ask::Output;
-use crate::cli::target::{Access, Place, Target};
+use crate::cli::target::{Access, Place, Target, advised};
 use crate::error::{Error, Kind, Result};
 use crate::repository::model::{Record, RecordId};
 
@@ -66,7 +66,7 @@ impl About {
 /// # Errors
 /// If what is named isn't there, or it is refused.
 pub fn run(decision: &Decision) -> Result<ExitCode> {
-    match decision {
+    let done = match decision {
         Decision::New(new) => new.output.end(new::run(new)),
         Decision::Edit(edit) => edit.about.output.end(begin::edit(edit)),
         Decision::NewVersion(version) => version.about.output.end(begin::new_version(version)),
@@ -77,7 +77,8 @@ pub fn run(decision: &Decision) -> Result<ExitCode> {
         Decision::Publish(publish) => publish.about.output.end(publish::run(publish)),
         Decision::Discard(discard) => discard.about.output.end(discard::run(discard)),
         Decision::Curation(curation) => curation.output().end(curation::run(curation)),
-    }
+    };
+    done.map_err(advised)
 }
 
 /// A draft for programs: what it is, and where.

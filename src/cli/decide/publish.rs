@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::check::Findings;
-use super::{About, curation, is_published, pending, tell};
+use super::{About, curation, is_published, pending};
 use crate::cli::ask::Consent;
 use crate::cli::target::Target;
+use crate::cli::tell;
 use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::error::{Error, Kind, Result};
@@ -53,12 +54,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     pending::drain(&target.place, &target.id)?;
     let found = Findings::of(&target)?;
     if !found.is_ready() {
-        found.lines().iter().for_each(terminal::complain);
+        found.lines_besides_fields().iter().for_each(terminal::complain);
         return Err(Error::new(
             Kind::NotReady,
             format!("draft {} can't be published yet", target.id),
         )
-        .with_fields(Vec::new())
+        .with_fields(found.check.problems)
         .with_advice("Correct what is named; rdmfs check looks again."));
     }
     let shown = what_becomes_public(&target, &found.check);
@@ -73,7 +74,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Err(error) => return Err(error),
     };
-    tell(&target.place, published.record());
+    // Lists of what is published have one more; first, because what is known of the record itself is newer than they are.
+    tell::changed_at(&target.place, &["user/records"]);
+    super::tell(&target.place, published.record());
     Ok(say(arguments, &target, &published))
 }
 

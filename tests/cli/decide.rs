@@ -1,0 +1,476 @@
+//! `rdmfs new`, `edit`, `new-version`, `import-files`, `reserve-doi`, `release-doi`, `check`, `publish`, `discard` and
+//! `curation`, on the sandbox, with and without a mount.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
+use serde_json::{Value, json};
+
+use crate::machine::{Home, Outcome};
+use crate::mounted::mounted_with_token;
+
+/// A home whose environment files lead to a repository that is not mounted.
+struct Desk {
+    home: Home,
+    sandbox: Sandbox,
+    env_file: String,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        Desk::of(Sandbox::start())
+    }
+
+    fn that_curates() -> Desk {
+        Desk::of(Sandbox::start_with(Options {
+            knobs: Flavour::TuWien.knobs(),
+            ..Options::default()
+        }))
+    }
+
+    fn of(sandbox: Sandbox) -> Desk {
+        let home = Home::new();
+        let env_file = env_of(&home, &sandbox, "env", ALICE);
+        Desk {
+            home,
+            sandbox,
+            env_file,
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        let (command, rest) = arguments.split_first().unwrap();
+        let first = if *command == "curation" { 2 } else { 1 };
+        let mut words: Vec<&str> = arguments[..first].to_vec();
+        words.extend(["--env-file", &self.env_file]);
+        words.extend(&rest[first - 1..]);
+        self.home.run(words)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let mut words = arguments.to_vec();
+        words.push("--json");
+        parsed(&self.run(&words))
+    }
+
+    /// A draft that can be published.
+    fn ready(&self) -> String {
+        self.sandbox
+            .draft(NewRecord::titled("Ready draft").file("a.csv", "1,2\n"))
+    }
+}
+
+fn env_of(home: &Home, sandbox: &Sandbox, name: &str, token: &str) -> String {
+    let text = format!("INVENIORDM_URL={}\nINVENIORDM_TOKEN={token}\n", sandbox.url());
+    home.file(name, &text)
+}
+
+fn parsed(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:#?}"))
+}
+
+/// A path in the mount.
+fn place(home: &Home, below: &str) -> PathBuf {
+    home.mountpoint().join(below)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_new_draft_has_its_title_and_metadata_and_its_id_is_printed() {
+    let desk = Desk::new();
+    let made = desk.run(&["new", "Ozone over Vienna"]);
+    made.expect(0, &[]);
+    let id = made.stdout.trim();
+    assert_eq!(
+        desk.sandbox.draft_metadata(id).unwrap()["title"],
+        "Ozone over Vienna"
+    );
+    let metadata = desk.home.file(
+        "m.json",
+        r#"{"title": "From a file", "publication_date": "2026-11-22"}"#,
+    );
+    let made = desk.json(&["new", "--metadata", &metadata]);
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(made["path"], Value::Null, "it is not mounted");
+    assert_eq!(
+        desk.sandbox.draft_metadata(id).unwrap()["publication_date"],
+        "2026-11-22"
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage_and_makes_no_draft() {
+    let desk = Desk::new();
+    desk.sandbox.reset_counts();
+    desk.run(&["new"]).expect(2, &["no title"]);
+    let broken = desk.home.file("m.json", "{");
+    desk.run(&["new", "--metadata", &broken])
+        .expect(2, &["is no JSON"]);
+    desk.run(&["publish", "no such thing"])
+        .expect(2, &["is in no mount, and no id"]);
+    assert_eq!(desk.sandbox.total(), 0, "nothing was asked");
+}
+
+#[test]
+fn metadata_that_is_not_accepted_is_told_by_field() {
+    let desk = Desk::new();
+    let metadata = desk
+        .home
+        .file("m.json", r#"{"title": "Ozone", "publication_date": "yesterday"}"#);
+    desk.run(&["new", "--metadata", &metadata])
+        .expect(1, &["was made, but not all", "metadata.publication_date: "]);
+}
+
+#[test]
+fn without_a_token_nothing_is_asked_and_an_error_says_so_to_people_and_programs() {
+    let desk = Desk::new();
+    desk.sandbox.reset_counts();
+    let url = desk.sandbox.url();
+    let refused = desk
+        .home
+        .run(["publish", "--json", "--repository", &url, "abcde-12345"]);
+    refused.expect(1, &["there is no token"]);
+    let told = parsed(&refused);
+    assert_eq!(told["kind"], "Denied");
+    assert!(
+        told["advice"].as_str().unwrap().contains("--token-file"),
+        "{told}"
+    );
+    assert_eq!(desk.sandbox.total(), 0);
+}
+
+#[test]
+fn a_check_says_what_is_missing_as_field_and_message() {
+    let desk = Desk::new();
+    let made = desk.run(&["new", "Only a title"]);
+    let id = made.stdout.trim();
+    let found = desk.run(&["check", id]);
+    found.expect(1, &["metadata.creators: ", "files.enabled: it has no files"]);
+    let told = desk.json(&["check", id]);
+    assert_eq!(
+        (&told["ready"], &told["lacks_files"]),
+        (&json!(false), &json!(true))
+    );
+    let fields: Vec<&str> = told["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["field"].as_str().unwrap())
+        .collect();
+    assert!(fields.contains(&"metadata.creators"), "{fields:?}");
+    desk.run(&["check", &desk.ready()])
+        .expect(0, &["can be published"]);
+}
+
+#[test]
+fn a_published_record_is_told_from_a_draft_and_from_nothing() {
+    let desk = Desk::new();
+    let id = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    desk.run(&["check", &id])
+        .expect(1, &["is published, and no draft", "rdmfs edit"]);
+    desk.run(&["check", "zzzzz-99999"]).expect(1, &["zzzzz-99999"]);
+}
+
+#[test]
+fn what_cannot_be_undone_is_refused_without_a_terminal_and_without_yes() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    for command in ["publish", "discard"] {
+        desk.run(&[command, &id])
+            .expect(2, &["no terminal to ask on", "--yes"]);
+    }
+    assert!(desk.sandbox.draft_metadata(&id).is_some());
+}
+
+#[test]
+fn publish_shows_what_becomes_public_and_says_where_it_is() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    let published = desk.run(&["publish", "--yes", &id]);
+    published.expect(
+        0,
+        &[
+            "title:   Ready draft",
+            "1, 4 bytes",
+            "a.csv",
+            "record public, files public",
+            "published",
+        ],
+    );
+    assert!(
+        !published.stdout.contains("title:"),
+        "that is shown, not the result"
+    );
+    let again = desk.json(&["publish", "--yes", &id]);
+    assert_eq!(again["published_before"], true);
+}
+
+#[test]
+fn a_publish_whose_answer_was_lost_is_not_sent_again_and_is_no_failure() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    desk.sandbox.fault(
+        Fault::on(Route::Publish)
+            .times(1)
+            .then(Effect::ErrorAfterSuccess(504)),
+    );
+    desk.run(&["publish", "--yes", &id]).expect(0, &["published"]);
+    assert_eq!(desk.sandbox.count(Route::Publish), 1);
+}
+
+#[test]
+fn a_draft_that_is_not_ready_is_not_published() {
+    let desk = Desk::new();
+    let made = desk.run(&["new", "Only a title"]);
+    let id = made.stdout.trim();
+    desk.sandbox.reset_counts();
+    let refused = desk.run(&["publish", "--yes", "--json", id]);
+    refused.expect(1, &["can't be published yet", "metadata.creators: "]);
+    assert_eq!(parsed(&refused)["kind"], "NotReady");
+    assert_eq!(desk.sandbox.count(Route::Publish), 0);
+}
+
+#[test]
+fn a_doi_is_reserved_printed_and_given_back() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    let reserved = desk.run(&["reserve-doi", &id]);
+    reserved.expect(0, &["10."]);
+    let again = desk.run(&["reserve-doi", &id]);
+    assert_eq!(again.stdout, reserved.stdout, "it is the same");
+    desk.run(&["release-doi", &id]).expect(0, &["no longer reserved"]);
+    desk.run(&["release-doi", &id]).expect(1, &["no DOI is reserved"]);
+}
+
+#[test]
+fn a_dropped_draft_is_gone_and_of_an_edit_the_record_stays() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    desk.run(&["discard", "--yes", &id]).expect(0, &["dropped"]);
+    assert!(desk.sandbox.draft_metadata(&id).is_none());
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    desk.run(&["edit", &record]).expect(0, &[&record]);
+    let told = desk.json(&["discard", "--yes", &record]);
+    assert_eq!(told["discarded"], "edit");
+    assert!(desk.sandbox.record_file(&record, "a").is_some());
+}
+
+#[test]
+fn metadata_is_saved_over_what_is_there_and_the_same_is_not_sent() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    let change = desk.home.file("m.json", r#"{"version": "2.0"}"#);
+    desk.run(&["edit", &id, "--metadata", &change]).expect(0, &[&id]);
+    let metadata = desk.sandbox.draft_metadata(&id).unwrap();
+    assert_eq!(
+        (&metadata["version"], &metadata["title"]),
+        (&json!("2.0"), &json!("Ready draft"))
+    );
+    desk.sandbox.reset_counts();
+    desk.run(&["edit", &id, "--metadata", &change]).expect(0, &[&id]);
+    assert_eq!(desk.sandbox.count(Route::PutDraft), 0);
+    let wrong = desk.home.file("w.json", r#"{"publication_date": "yesterday"}"#);
+    desk.run(&["edit", &id, "--metadata", &wrong])
+        .expect(1, &["metadata.publication_date: "]);
+}
+
+#[test]
+fn a_new_version_takes_over_files_once() {
+    let desk = Desk::new();
+    let id = desk
+        .sandbox
+        .publish(NewRecord::titled("Snow").file("a", "1").file("dir/b", "22"));
+    let made = desk.json(&["new-version", "--import-files", &id]);
+    let next = made["id"].as_str().unwrap();
+    assert_ne!(next, id);
+    assert_eq!(made["files"].as_array().unwrap().len(), 2);
+    desk.run(&["import-files", next])
+        .expect(1, &["into a new version that has none"]);
+    let plain = desk.run(&["new-version", &id]);
+    assert_eq!(plain.stdout.trim(), next, "the one that was begun");
+}
+
+#[test]
+fn a_path_in_a_mount_is_enough_and_the_tree_shows_at_once_what_was_done() {
+    let (home, sandbox, _) = mounted_with_token(&["--metadata-ttl", "1h", "--draft-ttl", "1h"]);
+    let made = home.run(["new", "Seen at once", "--mount", text(&home.mountpoint())]);
+    made.expect(0, &[]);
+    let (id, path) = made.stdout.trim().split_once('\n').unwrap();
+    let draft = PathBuf::from(path);
+    assert_eq!(draft, place(&home, &format!("drafts/{id}")));
+    assert!(
+        home.mountpoint()
+            .join("drafts")
+            .read_dir()
+            .unwrap()
+            .flatten()
+            .any(|one| *id == *one.file_name())
+    );
+    let record = place(&home, &format!("records/{id}"));
+    assert!(!record.exists(), "and the kernel remembers that");
+    fs::write(draft.join("a.csv"), "1,2\n").unwrap();
+    let change = home.file(
+        "m.json",
+        r#"{"publication_date": "2026-11-22", "resource_type": {"id": "dataset"}, "publisher": "Test",
+            "creators": [{"person_or_org": {"type": "organizational", "name": "Test"}}]}"#,
+    );
+    home.run(["edit", path, "--metadata", &change]).expect(0, &[]);
+    let doi = home.run(["reserve-doi", path]).stdout;
+    let document = fs::read_to_string(draft.join("record.json")).unwrap();
+    assert!(
+        document.contains(doi.trim()) && document.contains("2026-11-22"),
+        "{document}"
+    );
+    home.run(["check", text(&draft.join("a.csv"))])
+        .expect(0, &["can be published"]);
+    home.run(["publish", "--yes", path])
+        .expect(0, &["published", text(&record)]);
+    assert!(!draft.exists() && record.join("files/a.csv").exists());
+    let listed = |folder: &str| {
+        let names = place(&home, folder).read_dir().unwrap().flatten();
+        names
+            .map(|one| one.file_name().into_string().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert!(!listed("drafts").contains(&id.to_owned()) && listed("records").contains(&id.to_owned()));
+
+    let concept = place(&home, &format!("records/{}", sandbox.concept_of(id)));
+    assert_eq!(fs::read_link(&concept).unwrap(), PathBuf::from(id));
+    let made = home.run(["new-version", "--import-files", text(&concept)]);
+    let (next, path) = made.stdout.trim().split_once('\n').unwrap();
+    assert_eq!(
+        fs::read_to_string(PathBuf::from(path).join("a.csv")).unwrap(),
+        "1,2\n"
+    );
+    home.run(["edit", path, "--metadata", &change]).expect(0, &[]);
+    home.run(["publish", "--yes", path]).expect(0, &[]);
+    assert_eq!(fs::read_link(&concept).unwrap(), PathBuf::from(next));
+
+    let edit = home.run(["edit", text(&record)]);
+    let edit = edit.stdout.trim().lines().last().unwrap();
+    assert!(PathBuf::from(edit).join("record.json").exists());
+    home.run(["discard", "--yes", edit]).expect(0, &[]);
+    assert!(!PathBuf::from(edit).exists() && record.exists());
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn a_draft_is_meant_by_its_title_too() {
+    let (home, _sandbox, _) = mounted_with_token(&[]);
+    let titled = place(&home, "drafts/Ozone over Vienna");
+    fs::create_dir(&titled).unwrap();
+    home.run(["check", text(&titled)])
+        .expect(1, &["metadata.creators: "]);
+    home.run(["discard", "--yes", text(&titled)])
+        .expect(0, &["dropped"]);
+    assert!(!titled.exists());
+    home.run(["check", text(&place(&home, "drafts"))])
+        .expect(1, &["is no record or draft"]);
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn files_that_are_open_or_refused_are_in_the_way_and_are_named() {
+    let (home, sandbox, draft) = mounted_with_token(&[]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    fs::write(folder.join("a.csv"), "1").unwrap();
+    let open = fs::File::create(folder.join("open.csv")).unwrap();
+    let folder = text(&folder);
+    home.run(["check", folder])
+        .expect(1, &["open.csv: is still open in a program"]);
+    home.run(["publish", "--yes", folder])
+        .expect(1, &["open.csv", "does not get there by itself"]);
+    assert!(sandbox.draft_metadata(&draft).is_some());
+    drop(open);
+    sandbox.knobs(|knobs| knobs.quota = 10);
+    let refused = fs::write(PathBuf::from(folder).join("big.bin"), vec![1; 5000]);
+    drop(refused);
+    home.run(["publish", "--yes", folder])
+        .expect(1, &["big.bin: ", "rdmfs uploads retry"]);
+    home.run(["discard", "--yes", folder]).expect(0, &["dropped"]);
+    let left = home.run(["uploads", "--json"]);
+    assert_eq!(parsed(&left), json!([]), "what was not sent went with it");
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn publish_waits_for_uploads_that_are_under_way() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    let held = sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(2))),
+    );
+    fs::write(folder.join("slow.bin"), vec![7; 100_000]).unwrap();
+    home.run(["publish", "--yes", text(&folder)])
+        .expect(0, &["slow.bin", "published"]);
+    sandbox.remove_fault(held);
+    assert_eq!(sandbox.record_file(&draft, "slow.bin").unwrap().size, 100_000);
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn a_curated_draft_is_explained_submitted_and_published_and_a_change_is_warned_of() {
+    let desk = Desk::that_curates();
+    let curator = env_of(&desk.home, &desk.sandbox, "curator", BOB);
+    let act = |what: &str, id: &str| {
+        let done = desk.home.run(["curation", what, "--env-file", &curator, id]);
+        done.expect(0, &[]);
+    };
+    let id = desk.ready();
+    desk.run(&["curation", "status", &id])
+        .expect(1, &["no curation request", "rdmfs curation submit"]);
+    desk.run(&["publish", "--yes", &id])
+        .expect(1, &["has to be curated", "rdmfs curation submit"]);
+    desk.run(&["curation", "submit", &id]).expect(2, &["--yes"]);
+    desk.run(&["curation", "submit", "--yes", &id])
+        .expect(0, &["submitted"]);
+    desk.sandbox.wait_until("the request is listed", |_| {
+        desk.run(&["curation", "status", &id]).code == Some(0)
+    });
+    act("review", &id);
+    act("critique", &id);
+    desk.run(&["publish", "--yes", &id])
+        .expect(1, &["'critiqued'", "rdmfs curation resubmit"]);
+    desk.run(&["curation", "accept", &id])
+        .expect(1, &["what you can do with it now"]);
+    desk.run(&["curation", "resubmit", &id])
+        .expect(0, &["resubmitted"]);
+    act("review", &id);
+    act("accept", &id);
+    desk.run(&["check", &id])
+        .expect(0, &["can be published", "takes that back"]);
+    let status = || desk.json(&["curation", "status", &id])["status"].clone();
+    let change = desk.home.file("m.json", r#"{"version": "2.0"}"#);
+    desk.run(&["edit", &id, "--metadata", &change])
+        .expect(2, &["is accepted; a change", "--yes"]);
+    assert_eq!(status(), "accepted", "nothing was sent");
+    desk.run(&["edit", "--yes", &id, "--metadata", &change])
+        .expect(0, &[]);
+    assert_ne!(status(), "accepted");
+    act("review", &id);
+    act("accept", &id);
+    desk.run(&["publish", "--yes", &id]).expect(0, &["published"]);
+}
+
+#[test]
+fn where_nothing_is_curated_that_is_said() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    desk.run(&["curation", "submit", "--yes", &id])
+        .expect(1, &["has no curation requests"]);
+}
+
+#[test]
+fn a_chosen_community_decides_and_that_is_said() {
+    let desk = Desk::new();
+    let id = desk.ready();
+    desk.run(&["new", "With a community", "--community", "no-such-slug"])
+        .expect(1, &["was made, but the community was not chosen"]);
+    drop(id);
+}
