@@ -109,8 +109,13 @@ impl How {
 
 /// Tells a person that there is more than what is shown.
 pub fn note_rest(shown: usize, total: u64) {
-    if terminal::is_watched() && (shown == 0 || (shown as u64) < total) {
-        terminal::note(format_args!("{shown} of {total} shown; --limit shows more"));
+    match shown {
+        _ if !terminal::is_watched() => {}
+        0 => terminal::note("nothing was found"),
+        _ if (shown as u64) < total => {
+            terminal::note(format_args!("{shown} of {total} shown; --limit shows more"));
+        }
+        _ => {}
     }
 }
 
