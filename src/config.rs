@@ -16,6 +16,9 @@ pub struct MountSettings {
     pub url: String,
     /// The token, if the user gave one. Never in argv, a log line, an error or `.rdmfs/`.
     pub token: Option<String>,
+    /// The link to a shared record that is mounted, if one is. As secret as the token.
+    #[serde(default)]
+    pub share_link: Option<String>,
     /// Absolute path of the mount point.
     pub mountpoint: PathBuf,
     /// A CA certificate to trust besides the system's.
@@ -67,6 +70,7 @@ impl std::fmt::Debug for MountSettings {
         f.debug_struct("MountSettings")
             .field("url", &self.url)
             .field("signed_in", &self.token.is_some())
+            .field("shared", &self.share_link.is_some())
             .field("mountpoint", &self.mountpoint)
             .finish_non_exhaustive()
     }

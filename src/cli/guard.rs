@@ -232,7 +232,8 @@ pub fn daemon_command(role: &str, mountpoint: &Path, verbose: u8) -> Command {
         .arg(mountpoint)
         // So that it keeps no other file system busy.
         .current_dir("/")
-        .env_remove("INVENIORDM_TOKEN");
+        .env_remove("INVENIORDM_TOKEN")
+        .env_remove("INVENIORDM_SHARE_LINK");
     command
 }
 

@@ -5,9 +5,12 @@
 //! which serves the file system. Only here an error becomes an exit code.
 
 mod address;
+mod api;
 mod ask;
 mod cache;
+mod community;
 mod control;
+mod damap;
 mod decide;
 mod doctor;
 mod fuse;
@@ -17,17 +20,23 @@ mod mountinfo;
 mod mountpoint;
 mod probe;
 mod progress;
+mod records;
 mod report;
+mod requests;
+mod search;
 mod server;
 mod settings;
+mod share;
 mod sources;
 mod status;
+mod table;
 mod target;
 mod tell;
 mod terminal;
 mod units;
 mod unmount;
 mod uploads;
+mod vocabulary;
 mod watch;
 mod within;
 mod worker;
@@ -67,6 +76,14 @@ enum Command {
     Status(status::Arguments),
     Uploads(uploads::Arguments),
     Cache(cache::Arguments),
+    Share(share::Arguments),
+    Community(Box<community::Arguments>),
+    #[command(visible_alias = "request")]
+    Requests(requests::Arguments),
+    Search(search::Arguments),
+    Vocabulary(vocabulary::Arguments),
+    Damap(damap::Arguments),
+    Api(api::Arguments),
     #[command(flatten)]
     Decide(decide::Decision),
     Doctor(doctor::Arguments),
@@ -113,6 +130,13 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => done(status::run(&arguments)),
         Command::Cache(arguments) => done(cache::run(&arguments)),
         Command::Uploads(arguments) => done(uploads::run(&arguments)),
+        Command::Share(arguments) => done(share::run(&arguments)),
+        Command::Community(arguments) => done(community::run(&arguments)),
+        Command::Requests(arguments) => done(requests::run(&arguments)),
+        Command::Search(arguments) => done(search::run(&arguments)),
+        Command::Vocabulary(arguments) => done(vocabulary::run(&arguments)),
+        Command::Damap(arguments) => done(damap::run(&arguments)),
+        Command::Api(arguments) => done(api::run(&arguments)),
         Command::Decide(decision) => done(decide::run(&decision)),
         Command::Doctor(arguments) => done(doctor::run(&arguments)),
         Command::Guard(daemon) => guard::run(daemon.verbose),

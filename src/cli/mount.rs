@@ -35,6 +35,13 @@ pub struct Arguments {
     mountpoint: PathBuf,
     #[command(flatten)]
     sources: SourceArgs,
+    /// Mount the repository that this link to a shared record leads to, so that the record opens. Who looks at this
+    /// machine's processes sees it: better put it into a file, or into INVENIORDM_SHARE_LINK
+    #[arg(long, value_name = "LINK", conflicts_with = "share_link_file")]
+    share_link: Option<String>,
+    /// The same, with the link in a file
+    #[arg(long, value_name = "FILE")]
+    share_link_file: Option<PathBuf>,
     /// Room for files once read, such as 50G [default: the smaller of 20G and a tenth of the disk]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<Size>,
@@ -100,6 +107,11 @@ Personal access tokens), save it in a file that only you can read, and name the 
   rdmfs mount --token-file ~/.zenodo-token https://zenodo.org ~/zenodo
   cp results.csv ~/zenodo/drafts/abcde-12345/
 
+A record that somebody shares with you by a link, with or without an account; save the link
+in a file that only you can read:
+  rdmfs mount --share-link-file ~/link ~/shared
+  ls ~/shared/records/abcde-12345/files
+
 In /etc/fstab, with /sbin/mount.rdmfs a link to rdmfs:
   https://zenodo.org  /mnt/zenodo  rdmfs  ro,allow_other,_netdev  0  0
 
@@ -114,8 +126,14 @@ repository it stands beside.";
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     arguments.check_places()?;
     let layers = vec![arguments.layer(), sources::mount_options(&arguments.options)?];
-    let sources = Sources::read(layers, arguments.sources.credentials.profile.as_deref())?;
+    let sources = Sources::read(layers, arguments.sources.credentials.profile.as_deref())?.follow_link()?;
     sources.url()?;
+    if arguments.share_link.is_some() {
+        terminal::note(
+            "the link stood in the command line, where others could see it; --share-link-file and \
+             INVENIORDM_SHARE_LINK keep it to yourself",
+        );
+    }
     let mountpoint = mountpoint::prepare(&arguments.mountpoint)?;
     let mut settings = sources.mount_settings(mountpoint)?;
     fuse::ready_to_mount(&settings.mountpoint, settings.allow_other)?;
@@ -148,6 +166,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     start_in_background(&settings, &log_file, arguments.verbose)
         .map_err(|error| error.clone().with_advice(advice_with_log(&error, &log_file)))?;
     terminal::say(message);
+    server.shared.iter().for_each(|place| {
+        terminal::say(settings.mountpoint.join(place).display());
+    });
     note_offline(&server);
     note_beginnings(&settings.mountpoint);
     Ok(ExitCode::SUCCESS)
@@ -202,6 +223,8 @@ impl Arguments {
     fn layer(&self) -> Layer {
         Layer {
             url: self.url.clone(),
+            share_link: self.share_link.clone(),
+            share_link_file: self.share_link_file.clone(),
             cache_size: self.cache_size,
             close_wait: self.close_wait,
             metadata_ttl: self.metadata_ttl,

@@ -15,7 +15,7 @@ use crate::cli::units::{Size, Span};
 use crate::cli::{fuse, terminal};
 use crate::config::MountSettings;
 use crate::error::{Error, Kind, Result};
-use crate::repository::Token;
+use crate::repository::{SharedLink, Token};
 use crate::staging::{JUNK, Rules};
 use crate::status::Access;
 
@@ -53,7 +53,7 @@ impl Credentials {
     #[must_use]
     pub fn layer(&self) -> Layer {
         Layer {
-            name: "the command line".into(),
+            name: COMMAND_LINE.into(),
             token_file: self.token_file.clone(),
             env_file: self.env_file.clone(),
             ca_certificate: self.ca_certificate.clone(),
@@ -88,6 +88,11 @@ impl SourceArgs {
     }
 }
 
+/// What the command line's own layer is called.
+const COMMAND_LINE: &str = "the command line";
+/// What the layer of a link to a shared record is called.
+const LINK: &str = "the link to the shared record";
+
 /// All sources, the one that wins first.
 pub struct Sources {
     layers: Vec<Layer>,
@@ -121,6 +126,56 @@ impl Sources {
     #[must_use]
     pub fn of(layers: Vec<Layer>) -> Self {
         Sources { layers }
+    }
+
+    /// If one of them has a link to a shared record: what mounts the repository that it leads to. Links come from others,
+    /// so no token goes there that names no repository, unless it is given beside the link.
+    ///
+    /// # Errors
+    /// `Usage` if the link is none, or leads elsewhere than the address that wins over it.
+    pub fn follow_link(mut self) -> Result<Self> {
+        let has_link = |layer: &Layer| layer.share_link.is_some() || layer.share_link_file.is_some();
+        let Some(at) = self.layers.iter().position(has_link) else {
+            return Ok(self);
+        };
+        let layer = &self.layers[at];
+        let text = match (&layer.share_link, &layer.share_link_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(file)) => sources::share_link_file(file)?,
+            (None, None) => return Ok(self),
+        };
+        let link = SharedLink::parse(&text).map_err(|error| error.during(&layer.name))?;
+        let leads_to = |url: &str| parse_url(url).is_ok_and(|url| trimmed(&url) == link.url);
+        let named = self.layers[..=at].iter().find_map(|layer| layer.url.as_deref());
+        if let Some(url) = named
+            && !leads_to(url)
+        {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("the link leads to {}, not to {url}", link.url),
+            )
+            .with_advice("The link names its repository: leave the address out."));
+        }
+        for layer in &mut self.layers {
+            let holds_token = layer.token.is_some() || layer.token_file.is_some();
+            if holds_token && layer.url.is_none() && ![COMMAND_LINE, "-o"].contains(&&*layer.name) {
+                terminal::note(format_args!(
+                    "the token of {} names no repository and is not sent to where the link leads; --token-file sends one",
+                    layer.name
+                ));
+                (layer.token, layer.token_file) = (None, None);
+            }
+        }
+        self.layers.insert(
+            0,
+            Layer {
+                name: LINK.into(),
+                url: Some(link.url.clone()),
+                share_link: Some(link.address()),
+                ..Layer::default()
+            },
+        );
+        Ok(self)
     }
 
     fn get<T>(&self, field: impl Fn(&Layer) -> Option<T>) -> Option<T> {
@@ -300,7 +355,12 @@ impl Sources {
                 .iter()
                 .flat_map(|layer| layer.kernel.clone())
                 .collect(),
-            url: url.as_str().trim_end_matches('/').to_owned(),
+            share_link: self
+                .layers
+                .first()
+                .filter(|layer| layer.name == LINK)
+                .and_then(|layer| layer.share_link.clone()),
+            url: trimmed(&url).to_owned(),
         })
     }
 
@@ -315,6 +375,11 @@ impl Sources {
             format!("{name} must be between 1 and 16, not {count}"),
         ))
     }
+}
+
+/// The address as it is written everywhere: without a slash at its end.
+fn trimmed(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
 }
 
 fn warn_of_insecurity(url: &Url, signed_in: bool, insecure: bool) {
@@ -427,6 +492,55 @@ mod tests {
             ],
         };
         assert_eq!(sources.token(&sources.url().unwrap()).unwrap(), None);
+    }
+
+    fn with_link(link: &str, below: Vec<Layer>) -> Result<Sources> {
+        let mut layers = vec![Layer {
+            share_link: Some(link.into()),
+            ..layer(COMMAND_LINE, None, None)
+        }];
+        layers.extend(below);
+        Sources { layers }.follow_link()
+    }
+
+    const SHARED: &str = "https://a.example/records/abcde-12345?preview=1&token=s3cret";
+
+    #[test]
+    fn a_link_names_its_repository_and_wins_over_what_stands_below_it() {
+        let below = vec![layer("config", Some("https://other.example"), Some("theirs"))];
+        let sources = with_link(SHARED, below).unwrap();
+        let url = sources.url().unwrap();
+        assert_eq!(url.as_str(), "https://a.example/");
+        assert_eq!(sources.token(&url).unwrap(), None);
+        let settings = sources.mount_settings("/mnt".into()).unwrap();
+        assert_eq!(
+            settings.share_link.as_deref(),
+            Some("https://a.example/records/abcde-12345?token=s3cret")
+        );
+        assert!(!format!("{settings:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_than_the_address_is_refused_without_repeating_it() {
+        let layers = vec![Layer {
+            share_link: Some(SHARED.into()),
+            ..layer(COMMAND_LINE, Some("https://b.example"), None)
+        }];
+        let error = Sources { layers }.follow_link().err().unwrap();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        assert!(with_link("https://a.example/nothing", Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_link_takes_no_token_along_that_names_no_repository() {
+        let token = |below| {
+            let sources = with_link(SHARED, below).unwrap();
+            sources.token(&sources.url().unwrap()).unwrap()
+        };
+        assert_eq!(token(vec![layer("environment", None, Some("mine"))]), None);
+        let beside = vec![layer("environment", Some("https://a.example/"), Some("mine"))];
+        assert_eq!(token(beside).as_deref(), Some("mine"));
     }
 
     #[test]

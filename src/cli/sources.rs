@@ -29,6 +29,11 @@ pub struct Layer {
     pub token_file: Option<PathBuf>,
     /// A file with `INVENIORDM_URL=` and `INVENIORDM_TOKEN=`.
     pub env_file: Option<PathBuf>,
+    /// The link to a shared record; only the command line, the environment and env files hold one.
+    #[serde(skip)]
+    pub share_link: Option<String>,
+    /// A file that holds the link to a shared record.
+    pub share_link_file: Option<PathBuf>,
     /// Where published bytes are cached.
     pub cache_dir: Option<PathBuf>,
     /// Bytes of cache at most.
@@ -79,7 +84,7 @@ struct Config {
     profile: BTreeMap<String, Layer>,
 }
 
-/// `INVENIORDM_URL` and `INVENIORDM_TOKEN` of the environment.
+/// `INVENIORDM_URL`, `INVENIORDM_TOKEN` and `INVENIORDM_SHARE_LINK` of the environment.
 #[must_use]
 pub fn environment() -> Layer {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
@@ -87,6 +92,7 @@ pub fn environment() -> Layer {
         name: "the environment".into(),
         url: variable("INVENIORDM_URL"),
         token: variable("INVENIORDM_TOKEN"),
+        share_link: variable("INVENIORDM_SHARE_LINK"),
         ..Layer::default()
     }
 }
@@ -119,6 +125,7 @@ pub fn env_file(path: &Path) -> Result<Layer> {
         match name.trim() {
             "INVENIORDM_URL" => layer.url = value,
             "INVENIORDM_TOKEN" => layer.token = value,
+            "INVENIORDM_SHARE_LINK" => layer.share_link = value,
             _ => {}
         }
     }
@@ -148,6 +155,14 @@ pub fn token_file(path: &Path) -> Result<String> {
             .with_advice("It should hold one line, the token, as the repository's account settings show it.")
     })?;
     Ok(token.to_owned())
+}
+
+/// Reads a file that holds the link to a shared record: the link alone, blanks around it don't count.
+///
+/// # Errors
+/// If it can't be read.
+pub fn share_link_file(path: &Path) -> Result<String> {
+    Ok(read_secret(path, "link file")?.trim().to_owned())
 }
 
 /// Reads a small file that holds a secret, and warns if others can read it too.
@@ -211,6 +226,7 @@ pub fn config(path: &Path, profile: Option<&str>) -> Result<Vec<Layer>> {
     for layer in &mut layers {
         for path in [
             &mut layer.token_file,
+            &mut layer.share_link_file,
             &mut layer.env_file,
             &mut layer.cache_dir,
             &mut layer.state_dir,
@@ -252,6 +268,7 @@ pub fn mount_options(options: &[String]) -> Result<Layer> {
             "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "atime" | "noatime" | "sync"
             | "async" | "dirsync" => layer.kernel.push(name.into()),
             "token_file" => layer.token_file = Some(value.into()),
+            "share_link_file" => layer.share_link_file = Some(value.into()),
             "env_file" => layer.env_file = Some(value.into()),
             "cache_dir" => layer.cache_dir = Some(value.into()),
             "state_dir" => layer.state_dir = Some(value.into()),

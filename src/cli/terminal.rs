@@ -20,6 +20,14 @@ pub fn print(text: &str) {
     }
 }
 
+/// Prints bytes to stdout, as [`print`] does.
+pub fn print_bytes(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a line to stdout.
 pub fn say(line: impl Display) {
     print(&format!("{line}\n"));

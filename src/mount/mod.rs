@@ -27,8 +27,8 @@ use crate::catalog::{Catalog, Keeping, Times};
 use crate::config::MountSettings;
 use crate::content;
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::RecordId;
-use crate::repository::{self, Repository};
+use crate::repository::model::{Owner, RecordId};
+use crate::repository::{self, Repository, SharedLink};
 use crate::staging::{self, Area, News};
 use crate::status::Board;
 use crate::tree::{Floors, MountFacts, Rules, Told, Tree};
@@ -109,18 +109,7 @@ fn raise_descriptor_limit() {
 
 /// Builds the floors, from the lowest up.
 fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
-    let token = settings
-        .token
-        .as_deref()
-        .map(repository::Token::new)
-        .transpose()?;
-    let repository = Arc::new(Repository::connect(repository::Settings {
-        url: settings.url.clone(),
-        token,
-        ca_certificate: settings.ca_certificate.clone(),
-        insecure: settings.insecure,
-        ..repository::Settings::default()
-    })?);
+    let repository = Arc::new(connect(settings)?);
     if let Some(proxy) = repository.proxy_in_use() {
         log::info!("requests go through the proxy {proxy}");
     }
@@ -151,6 +140,8 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         staging::Settings {
             directory: settings.state_dir.clone(),
             account: keeping.account,
+            // Who mounts what others share usually has a mount of their own, too.
+            apart: settings.share_link.is_some(),
             uploads: settings.uploads,
             close_wait: settings.close_wait,
             rules: staging::Rules::new(&settings.junk)?,
@@ -178,7 +169,40 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
         cache_dir,
         access: settings.access.clone(),
     };
-    Ok(Arc::new(Tree::new(floors, rules, facts)))
+    let tree = Tree::new(floors, rules, facts);
+    if let Some(link) = share_link(settings)? {
+        // Whichever of them it opens.
+        tree.show(&Owner::Record(link.id.clone()));
+        tree.show(&Owner::Draft(link.id));
+    }
+    Ok(Arc::new(tree))
+}
+
+/// The repository as such a mount sees it. It starts threads: to be called after the last fork.
+///
+/// # Errors
+/// `Usage` if the address, the token, the link or the certificate can't be used.
+pub fn connect(settings: &MountSettings) -> Result<Repository> {
+    let token = settings
+        .token
+        .as_deref()
+        .map(repository::Token::new)
+        .transpose()?;
+    let of_repository = repository::Settings {
+        url: settings.url.clone(),
+        token,
+        ca_certificate: settings.ca_certificate.clone(),
+        insecure: settings.insecure,
+        ..repository::Settings::default()
+    };
+    match share_link(settings)? {
+        Some(link) => Repository::connect_with_link(of_repository, link.token),
+        None => Repository::connect(of_repository),
+    }
+}
+
+fn share_link(settings: &MountSettings) -> Result<Option<SharedLink>> {
+    settings.share_link.as_deref().map(SharedLink::parse).transpose()
 }
 
 /// Where the catalog of such a mount is kept. `url` is the repository's address as `repository/` writes it.
@@ -186,7 +210,14 @@ fn build(settings: &MountSettings) -> Result<Arc<Tree>> {
 pub fn keeping(settings: &MountSettings, url: &str) -> Keeping {
     Keeping {
         directory: settings.cache_dir.clone(),
-        account: staging::account_of(url, settings.token.as_deref()),
+        account: match (&settings.token, &settings.share_link) {
+            (token, None) => staging::account_of(url, token.as_deref()),
+            // What a link opens, others don't see.
+            (token, Some(link)) => {
+                let both = format!("{}\n{link}", token.as_deref().unwrap_or_default());
+                staging::account_of(url, Some(&both))
+            }
+        },
         limit: CATALOG_LIMIT.min(settings.cache_size),
     }
 }

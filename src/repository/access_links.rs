@@ -58,6 +58,13 @@ pub struct SharedLink {
 }
 
 impl SharedLink {
+    /// The address in its shortest form, with the secret in it: links that lead to the same by the same secret have the
+    /// same one.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}/records/{}?token={}", self.url, self.id, self.token.secret())
+    }
+
     /// Reads `https://repository/records/ID?token=…`, also with `/api`, `uploads` or `preview=1`.
     ///
     /// # Errors
@@ -318,6 +325,11 @@ mod tests {
             assert_eq!(link.id.as_str(), "abcde-12345");
             assert_eq!(link.token.secret(), "a.b-c_d");
             assert!(!format!("{link:?}").contains("a.b-c_d"));
+            assert_eq!(
+                link.address(),
+                "https://example.org/records/abcde-12345?token=a.b-c_d"
+            );
+            assert_eq!(SharedLink::parse(&link.address()).unwrap(), link);
         }
     }
 

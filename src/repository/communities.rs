@@ -276,21 +276,35 @@ impl Repository {
             .collect())
     }
 
-    /// Takes a published record out of communities.
+    /// Takes a published record out of communities, named by their slugs or UUIDs.
     ///
     /// # Errors
     /// `Refused` with the communities it is not in as fields, `NotFound`, `Denied`, else as any request.
     pub fn remove_from_communities(&self, id: &RecordId, names: &[&str]) -> Result<()> {
         let doing = format!("take record {id} out of {}", listed(names));
-        let communities: Vec<Value> = names.iter().map(|name| json!({"id": name})).collect();
+        // The server knows them by their UUIDs alone here.
+        let ids = names
+            .iter()
+            .map(|name| self.community(name).map(|community| community.id))
+            .collect::<Result<Vec<String>>>()?;
+        let communities: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
         let url = self.transport.base.api(&format!("records/{id}/communities"))?;
         let body = json!({"communities": communities});
-        let answer = self.ask(
-            Ask::new(Method::DELETE, url, doing.as_str())
-                .accept(JSON)
-                .body(&body),
-        )?;
-        refused_some(&doing, &answer.value)
+        let ask = Ask::new(Method::DELETE, url, doing.as_str())
+            .accept(JSON)
+            .body(&body);
+        let outcome = self
+            .ask(ask)
+            .and_then(|answer| refused_some(&doing, &answer.value));
+        outcome.map_err(|error| {
+            let mut fields = error.fields().to_vec();
+            for field in &mut fields {
+                if let Some(at) = ids.iter().position(|id| *id == field.field) {
+                    field.field = names[at].to_owned();
+                }
+            }
+            error.with_fields(fields)
+        })
     }
 
     /// The communities that a record is in.

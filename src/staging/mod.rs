@@ -65,6 +65,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// A hash of the token: nothing goes out under another one.
     pub account: String,
+    /// Whether that account is one of many that are used beside each other: then it has a folder to itself.
+    pub apart: bool,
     /// Uploads at the same time.
     pub uploads: usize,
     /// How long close() waits for the upload.
@@ -135,7 +137,12 @@ impl Area {
         board: Arc<Board>,
         news: Listener,
     ) -> Result<Area> {
-        let directory = settings.directory.join(folder_of(repository.url()));
+        let mut folder = folder_of(repository.url());
+        if settings.apart {
+            folder.push('-');
+            folder.push_str(&settings.account);
+        }
+        let directory = settings.directory.join(folder);
         let journal = Journal::open(&directory)?;
         journal.sweep()?;
         let entries = journal.load()?;

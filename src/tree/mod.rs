@@ -147,6 +147,25 @@ impl Tree {
         }
     }
 
+    /// Shows a record or draft that nobody has looked at yet, if it opens. It asks the repository.
+    pub fn show(&self, owner: &Owner) {
+        let found = match owner {
+            Owner::Record(id) => self
+                .floors
+                .catalog
+                .record(id)
+                .map(|entry| Owner::Record(entry.id.clone())),
+            Owner::Draft(id) => self
+                .floors
+                .catalog
+                .draft(id)
+                .map(|entry| Owner::Draft(entry.id.clone())),
+        };
+        if let Ok(owner) = found {
+            self.state.lock().used.put(owner, ());
+        }
+    }
+
     /// Where problems are posted.
     #[must_use]
     pub fn board(&self) -> &Board {

@@ -242,7 +242,7 @@ fn a_record_is_let_in_at_once_where_the_policy_allows_it(server: &Server) {
 
     server
         .owner
-        .remove_from_communities(&id, &[&community.id])
+        .remove_from_communities(&id, &[&community.slug])
         .unwrap();
     eventually("the community no longer lists it", || list().unwrap().total == 0);
     let error = server
@@ -251,6 +251,11 @@ fn a_record_is_let_in_at_once_where_the_policy_allows_it(server: &Server) {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert_eq!(fields(&error), [&community.id]);
+    let error = server
+        .owner
+        .remove_from_communities(&id, &[&community.slug])
+        .unwrap_err();
+    assert_eq!(fields(&error), [&community.slug], "by the name that was given");
 }
 
 fn a_record_waits_where_it_is_reviewed(server: &Server) {

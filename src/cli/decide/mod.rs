@@ -11,7 +11,7 @@ mod discard;
 mod document;
 mod doi;
 mod new;
-mod pending;
+pub(in crate::cli) mod pending;
 mod publish;
 
 use std::path::PathBuf;

@@ -411,14 +411,14 @@ pub(crate) async fn take(app: &App, call: &mut Call) -> Result<Reply, Failure> {
     let (id, parent) = (record.id.clone(), record.parent.clone());
     let (mut processed, mut errors) = (Vec::new(), Vec::new());
     for (name, _) in names {
-        let community = store.communities.find(&name).map(|one| one.id.clone());
         let members = store
             .parents
             .get_mut(&parent)
             .map(|parent| &mut parent.communities);
-        match (community, members) {
-            (Ok(community), Some(members)) if members.contains(&community) => {
-                members.retain(|one| *one != community);
+        // By their UUIDs alone, unlike when they are added.
+        match members {
+            Some(members) if members.contains(&name) => {
+                members.retain(|one| *one != name);
                 processed.push(json!({"community": name}));
             }
             _ => {

@@ -1,0 +1,216 @@
+//! `rdmfs api`: any endpoint of the repository, with the token, the limits and the retries of everything else.
+//!
+//! The body is printed as it came, so that it can be piped on. It does what it is told and asks nobody.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::server::connection_advice;
+use crate::cli::target::{Access, Place};
+use crate::cli::{tell, terminal};
+use crate::error::{Error, Kind, Result};
+use crate::repository::model::field_errors;
+use crate::repository::{AnyAnswer, AnyCall};
+
+/// Call any endpoint of the repository's API, with your token, within its limits
+#[derive(Args)]
+#[command(after_help = EXAMPLES, allow_missing_positional = true)]
+pub struct Arguments {
+    /// GET, POST, PUT, PATCH, DELETE or HEAD [default: GET, or POST with --data]
+    method: Option<String>,
+    /// The path below /api, such as records/abcde-12345/draft
+    path: String,
+    /// What to send: the text itself, @FILE, or - for stdin
+    #[arg(short, long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
+    data: Option<String>,
+    /// A header, also in place of those that say that JSON is sent and wanted; can be given often
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Print the status and the headers of the answer too
+    #[arg(short, long)]
+    include: bool,
+    /// Get all pages of a list, and print one after the other
+    #[arg(long)]
+    paginate: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rdmfs api GET records/abcde-12345 | jq .metadata.title
+  rdmfs api GET 'user/records?q=ozone' --paginate | jq -r '.hits.hits[].id'
+  rdmfs api PUT records/abcde-12345/draft --data @record.json
+  rdmfs api GET records/abcde-12345 -H 'Accept: application/x-bibtex'
+  rdmfs api DELETE records/abcde-12345/draft/pids/doi
+
+The file that a record shows first is a field of its draft's JSON, like all of its files' settings:
+  jq '.files.default_preview = \"figure.png\"' record.json > new && mv new record.json
+
+Nothing is asked, whatever the request does. An answer that is no success is printed all the same; the
+exit code is 1 then, and stderr says why. What may have passed unseen (POST, PATCH) is not sent twice.";
+
+/// Runs the command.
+///
+/// # Errors
+/// `Usage` for what is no request to the API; what kept the repository from answering.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let call = arguments.call()?;
+    let place = Place::of(&arguments.access)?;
+    let mut last = None;
+    if arguments.paginate {
+        place
+            .repository
+            .call_pages(&call, |page| {
+                arguments.print(page);
+                if !page.body.ends_with(b"\n") {
+                    terminal::print("\n");
+                }
+                last = Some(page.clone());
+                Ok(true)
+            })
+            .map_err(connection_advice)?;
+    } else {
+        let answer = place.repository.call(&call).map_err(connection_advice)?;
+        arguments.print(&answer);
+        last = Some(answer);
+    }
+    let Some(answer) = last else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if !answer.is_success() {
+        return Ok(terminal::fail(&failure(&call, &answer)));
+    }
+    if !matches!(call.method.as_str(), "GET" | "HEAD") {
+        // What it changed, only the server knows.
+        tell::changed_at(&place, &[""]);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn call(&self) -> Result<AnyCall> {
+        let method = match (&self.method, &self.data) {
+            (Some(method), _) => method.to_ascii_uppercase(),
+            (None, Some(_)) => "POST".to_owned(),
+            (None, None) => "GET".to_owned(),
+        };
+        if self.paginate && method != "GET" {
+            return Err(Error::new(Kind::Usage, "only lists that are GET have pages"));
+        }
+        Ok(AnyCall {
+            method,
+            path: self.path.clone(),
+            headers: self
+                .headers
+                .iter()
+                .map(|text| header(text))
+                .collect::<Result<_>>()?,
+            body: self.data.as_deref().map(data).transpose()?,
+        })
+    }
+
+    fn print(&self, answer: &AnyAnswer) {
+        if self.include {
+            terminal::say(answer.status);
+            for (name, value) in &answer.headers {
+                terminal::say(format_args!("{name}: {}", terminal::printable(value)));
+            }
+            terminal::print("\n");
+        }
+        let for_people = std::io::stdout().is_terminal().then(|| answer.json()).flatten();
+        match for_people {
+            Some(value) => terminal::say(format_args!("{value:#}")),
+            None => terminal::print_bytes(&answer.body),
+        }
+    }
+}
+
+fn header(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once(':').ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{text:?} is no header"))
+            .with_advice("Write it like 'Accept: application/json'.")
+    })?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// What `--data` means: the text itself, `@FILE`, or `-` (`@-` too) for stdin.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn data(text: &str) -> Result<Bytes> {
+    match text.strip_prefix('@') {
+        _ if text == "-" || text == "@-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|error| Error::local("can't read what to send", &error))?;
+            Ok(bytes.into())
+        }
+        Some(path) => fs::read(path)
+            .map(Bytes::from)
+            .map_err(|error| Error::local(format!("can't read {path}"), &error)),
+        None => Ok(Bytes::copy_from_slice(text.as_bytes())),
+    }
+}
+
+/// Why an answer is no success, in the server's words.
+fn failure(call: &AnyCall, answer: &AnyAnswer) -> Error {
+    let kind = match answer.status {
+        401 | 403 => Kind::Denied,
+        404 | 410 => Kind::NotFound,
+        409 | 412 => Kind::Changed,
+        429 => Kind::RateLimited,
+        500.. => Kind::ServerFailed,
+        _ => Kind::Refused,
+    };
+    let path = call.path.split('?').next().unwrap_or_default();
+    let what = format!("{} {path}: {}", call.method, answer.status);
+    let value = answer.json().unwrap_or(Value::Null);
+    let error = Error::new(kind, what).with_fields(field_errors(value.get("errors").unwrap_or(&Value::Null)));
+    match value.get("message").and_then(Value::as_str) {
+        Some(message) => error.with_server(terminal::printable(message)),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_a_name_and_a_value() {
+        assert_eq!(
+            header("Accept:  text/csv; a:b").unwrap(),
+            ("Accept".to_owned(), "text/csv; a:b".to_owned())
+        );
+        assert_eq!(header("nothing").unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words_by_field() {
+        let answer = AnyAnswer {
+            status: 400,
+            headers: Vec::new(),
+            body: Bytes::from_static(
+                br#"{"message": "A validation error occurred.", "errors": [{"field": "slug", "messages": ["No."]}]}"#,
+            ),
+        };
+        let call = AnyCall {
+            method: "POST".into(),
+            path: "communities?token=x".into(),
+            ..AnyCall::default()
+        };
+        let error = failure(&call, &answer);
+        assert_eq!(
+            error.to_string(),
+            "POST communities: 400: the repository says \"A validation error occurred.\""
+        );
+        assert_eq!(error.fields()[0].field, "slug");
+    }
+}

@@ -1,0 +1,182 @@
+//! Records in communities: submitted, taken out, listed.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::change::{find, shown, tell_of};
+use super::{RecordsArguments, RemoveArguments, SubmitArguments};
+use crate::cli::decide::pending;
+use crate::cli::target::{Target, What};
+use crate::cli::tell;
+use crate::cli::terminal::{self, printable};
+use crate::error::{Error, Kind, Result};
+use crate::repository::{Inclusion, Request};
+
+/// Runs `submit`.
+///
+/// # Errors
+/// `Refused` with the fields; `NotReady` if files of the draft don't arrive.
+pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
+    let target = Target::find(&arguments.target, &arguments.access)?;
+    let repository = target.place.signed_in()?;
+    let is_draft = match target.what {
+        What::Draft => true,
+        What::Record => false,
+        What::Id => match repository.record(&target.id) {
+            Ok(_) => false,
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => true,
+            Err(error) => return Err(error),
+        },
+    };
+    match is_draft {
+        true => submit_draft(arguments, &target),
+        false => submit_record(arguments, &target),
+    }
+}
+
+/// A draft goes to one community, which publishes it when it accepts.
+fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+    let (repository, id) = (target.place.signed_in()?, &target.id);
+    let [name] = arguments.communities.as_slice() else {
+        return Err(
+            Error::new(Kind::Usage, format!("draft {id} can go to one community only"))
+                .with_advice("Once it is published, the others can be asked too."),
+        );
+    };
+    let draft = repository.draft(id)?;
+    if draft.is_published {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("draft {id} is an edit of a published record"),
+        )
+        .with_advice(format!(
+            "Publish the edit, and submit the record: rdmfs community submit {id} {}",
+            printable(name)
+        )));
+    }
+    let community = repository.community(name)?;
+    // What is not sent yet would be missing in what is reviewed, and published.
+    pending::drain(&target.place, id)?;
+    let at_once = match arguments.review {
+        true => "It is published when they accept.",
+        false => {
+            "It is published when they accept, or at once where you need no review, and that can't be undone."
+        }
+    };
+    let question = format!(
+        "Submit draft {id} ({}) to {}? {at_once}",
+        printable(&draft.title),
+        shown(&community)
+    );
+    if !arguments.consent.to(&question)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    repository.set_review(id, &community.id)?;
+    let request = repository.submit_review(id, arguments.comment.as_deref(), !arguments.review)?;
+    tell::changed(&target.place, &[id]);
+    tell_of(&target.place, &[&community.slug]);
+    let text = match request.status.as_str() {
+        "accepted" => format!("{id} is published in {}", printable(&community.slug)),
+        _ => format!(
+            "{id} is submitted to {}: request {}, {}",
+            printable(&community.slug),
+            request.id,
+            printable(&request.status)
+        ),
+    };
+    arguments.output.say(&Value::Object(request.document), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+    let (repository, id) = (target.place.signed_in()?, &target.id);
+    if arguments.review {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{id} is published: whether it is reviewed, the community decides"),
+        ));
+    }
+    let record = repository.record(id)?;
+    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let listed = printable(&names.join(", "));
+    let question = format!(
+        "Ask for record {} ({}) to be in {listed}?",
+        record.id,
+        printable(&record.title)
+    );
+    if !arguments.consent.to(&question)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let asked = repository.submit_to_communities(&record.id, &names, arguments.comment.as_deref())?;
+    tell::changed(&target.place, &[&record.id]);
+    tell_of(&target.place, &names);
+    if arguments.output.json {
+        let asked: Vec<Value> = asked.iter().map(inclusion).collect();
+        terminal::say(format_args!("{:#}", Value::Array(asked)));
+    } else {
+        for one in &asked {
+            let name = printable(&one.community);
+            match &one.request {
+                Some(request) if request.status == "accepted" => {
+                    terminal::say(format_args!("{} is in {name}", record.id));
+                }
+                Some(Request {
+                    id: request, status, ..
+                }) => terminal::say(format_args!(
+                    "{name} is asked: request {request}, {}",
+                    printable(status)
+                )),
+                None => terminal::say(format_args!("{name} is asked")),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inclusion(one: &Inclusion) -> Value {
+    let request = one.request.as_ref().map(|request| &request.document);
+    json!({"community": one.community, "request": request})
+}
+
+/// Runs `remove`.
+///
+/// # Errors
+/// `Refused` with the communities it is not in.
+pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
+    let Target { place, id, .. } = Target::find(&arguments.target, &arguments.access)?;
+    let repository = place.signed_in()?;
+    let record = repository.record(&id)?;
+    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let listed = printable(&names.join(", "));
+    let question = format!(
+        "Take record {} ({}) out of {listed}? Only they can let it in again.",
+        record.id,
+        printable(&record.title)
+    );
+    if !arguments.consent.to(&question)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    repository.remove_from_communities(&record.id, &names)?;
+    tell::changed(&place, &[&record.id]);
+    tell_of(&place, &names);
+    arguments.output.say(
+        &json!({"record": record.id.as_str(), "removed": names}),
+        format_args!("{} is not in {listed} any more", record.id),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `records`.
+///
+/// # Errors
+/// `NotFound`, `Denied`, `Refused` for what can't be searched.
+pub(super) fn list(arguments: &RecordsArguments) -> Result<ExitCode> {
+    let typed = Some(arguments.query.join(" ")).filter(|query| !query.is_empty());
+    let search = arguments.how.search(typed.as_deref())?;
+    let (place, name) = find(&arguments.community, &arguments.access)?;
+    arguments.how.show(&place, search, |search| {
+        place.repository.community_records(&name, search)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
