@@ -55,6 +55,28 @@ pub fn ask(mountpoint: &Path) -> Result<Answer> {
     })
 }
 
+/// The status of a mount that has to answer.
+///
+/// # Errors
+/// Why it does not: it has no daemon, belongs to somebody else, or is stuck.
+pub fn status(mountpoint: &Path) -> Result<Box<Status>> {
+    let place = mountpoint.display();
+    let failed = |kind, what: String| Err(Error::new(kind, format!("{place} {what}")));
+    match ask(mountpoint)? {
+        Answer::Status(status) => Ok(status),
+        Answer::Dead => failed(
+            Kind::NotFound,
+            format!("has no daemon; rdmfs unmount {place} takes it off"),
+        ),
+        Answer::NotAllowed => failed(Kind::Denied, "belongs to another user".into()),
+        Answer::Stuck => failed(
+            Kind::TimedOut,
+            format!("does not answer within {} s", LIMIT.as_secs()),
+        ),
+        Answer::Failed(reason) => failed(Kind::Internal, format!("can't be asked: {reason}")),
+    }
+}
+
 /// Asks several mounts at once, so that several stuck ones cost one time limit together.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! stands for. An id is of the repository that the settings name, or else of the only mount. Used by all commands that
 //! decide something; nothing is changed here.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -101,7 +101,7 @@ impl Place {
 
     /// The repository of a mount. What the command line says of the token goes before what the mount uses.
     fn of_mount(mount: &Mount, access: &Access) -> Result<Place> {
-        let status = status_of(mount)?;
+        let status = probe::status(&mount.mountpoint)?;
         let shown = mount.mountpoint.display();
         let url = parse_url(&status.repository)?;
         if let Some(given) = &access.repository
@@ -272,7 +272,7 @@ impl Target {
 
 /// What the daemon says a path in its mount stands for.
 fn meant(within: &Within) -> Result<(RecordId, What)> {
-    let path = below(within)?;
+    let path = within.below_as_text().ok_or_else(|| neither(&within.below))?;
     let answer = control::ask(&within.mountpoint, &format!("which {path}"))?;
     let text = |name: &str| answer.get(name).and_then(serde_json::Value::as_str);
     let odd = || {
@@ -291,37 +291,6 @@ fn meant(within: &Within) -> Result<(RecordId, What)> {
         (None, None) => return Err(odd()),
     };
     Ok((RecordId::new(id).ok_or_else(odd)?, what))
-}
-
-/// The place below the mount point, as the daemon understands it.
-fn below(within: &Within) -> Result<String> {
-    let mut names = Vec::new();
-    for part in within.below.components() {
-        match part {
-            Component::Normal(name) => names.push(name.to_str().ok_or_else(|| neither(&within.below))?),
-            Component::ParentDir => drop(names.pop()),
-            _ => {}
-        }
-    }
-    Ok(names.join("/"))
-}
-
-fn status_of(mount: &Mount) -> Result<Box<Status>> {
-    let place = mount.mountpoint.display();
-    let failed = |kind, what: String| Err(Error::new(kind, format!("{place} {what}")));
-    match probe::ask(&mount.mountpoint)? {
-        Answer::Status(status) => Ok(status),
-        Answer::Dead => failed(
-            Kind::NotFound,
-            format!("has no daemon; rdmfs unmount {place} takes it off"),
-        ),
-        Answer::NotAllowed => failed(Kind::Denied, "belongs to another user".into()),
-        Answer::Stuck => failed(
-            Kind::TimedOut,
-            format!("does not answer within {} s", probe::LIMIT.as_secs()),
-        ),
-        Answer::Failed(reason) => failed(Kind::Internal, format!("can't be asked: {reason}")),
-    }
 }
 
 /// An address as two of them can be compared.
@@ -355,14 +324,5 @@ mod tests {
         assert!(same("https://zenodo.org/", "https://zenodo.org"));
         assert!(same("https://example.org/api", "https://EXAMPLE.org"));
         assert!(!same("https://example.org/deep", "https://example.org"));
-    }
-
-    #[test]
-    fn a_place_is_told_without_dots() {
-        let within = Within {
-            mountpoint: "/mnt".into(),
-            below: "drafts/a/../b/./x".into(),
-        };
-        assert_eq!(below(&within).unwrap(), "drafts/b/x");
     }
 }

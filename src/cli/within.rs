@@ -22,6 +22,22 @@ pub struct Within {
     pub below: PathBuf,
 }
 
+impl Within {
+    /// What is below the mount point, as the daemon understands it; `None` if a name is no UTF-8.
+    #[must_use]
+    pub fn below_as_text(&self) -> Option<String> {
+        let mut names = Vec::new();
+        for part in self.below.components() {
+            match part {
+                Component::Normal(name) => names.push(name.to_str()?),
+                Component::ParentDir => drop(names.pop()),
+                _ => {}
+            }
+        }
+        Some(names.join("/"))
+    }
+}
+
 /// The place of `path` in one of `mounts`; `None` if it lies in none. Links on the way there are followed, those
 /// inside the mount are not.
 ///
@@ -219,6 +235,19 @@ mod tests {
         std::os::unix::fs::symlink("b", folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
         assert_eq!(locate(&folder.path().join("a/f"), &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_place_is_told_without_dots() {
+        let place = |text: &str| {
+            let within = Within {
+                mountpoint: "/mnt".into(),
+                below: text.into(),
+            };
+            within.below_as_text().unwrap()
+        };
+        assert_eq!(place("records/a/../b/./files/"), "records/b/files");
+        assert_eq!(place(""), "");
     }
 
     #[test]

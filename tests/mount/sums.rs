@@ -77,7 +77,14 @@ fn listing_a_record_does_not_ask_for_its_list_of_files() {
     let id = sandbox.publish(NewRecord::titled("Snow").file("a", "1").file("b/c", "22"));
     let mount = mount(&sandbox);
     let folder = mount.path("records").join(&id);
-    let listed = ["archives", "exports", "files", "md5sums.txt", "record.json", "versions"];
+    let listed = [
+        "archives",
+        "exports",
+        "files",
+        "md5sums.txt",
+        "record.json",
+        "versions",
+    ];
     assert_eq!(names(&folder), listed);
     assert_eq!(sandbox.count(Route::RecordFiles), 0, "{:?}", sandbox.counts());
     // Who wants to know the size is told it.

@@ -3,11 +3,11 @@
 //! Mounts are asked as `probe` asks. A cache belongs to the mount that uses it; the others are found where mounts keep
 //! theirs unless told otherwise.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::cli::cache::Where;
 use crate::cli::mountinfo::{self, Mount};
-use crate::cli::probe::{self, Answer};
+use crate::cli::probe;
 use crate::cli::settings;
 use crate::cli::within::{self, Within};
 use crate::content;
@@ -60,7 +60,7 @@ pub fn find(paths: &[PathBuf], of: &Where) -> Result<Vec<Target>> {
             Some(within) => within,
             None => by_id(path, of, &mounts)?,
         };
-        let below = below(&within)?;
+        let below = within.below_as_text().ok_or_else(|| missing(&within.below))?;
         let place = &within.mountpoint;
         let at = match targets
             .iter()
@@ -96,26 +96,13 @@ fn on_top(mounts: Vec<Mount>) -> Vec<Mount> {
 
 /// The mount's cache, all of it.
 fn of_mount(mount: &Mount) -> Result<Target> {
-    let place = mount.mountpoint.display();
-    let failed = |kind, what: String| Err(Error::new(kind, format!("{place} {what}")));
-    match probe::ask(&mount.mountpoint)? {
-        Answer::Status(status) => Ok(Target {
-            mountpoint: Some(mount.mountpoint.clone()),
-            directory: status.cache.directory.clone(),
-            status: Some(status),
-            paths: Vec::new(),
-        }),
-        Answer::Dead => failed(
-            Kind::NotFound,
-            format!("has no daemon; rdmfs unmount {place} takes it off"),
-        ),
-        Answer::NotAllowed => failed(Kind::Denied, "belongs to another user".into()),
-        Answer::Stuck => failed(
-            Kind::TimedOut,
-            format!("does not answer within {} s", probe::LIMIT.as_secs()),
-        ),
-        Answer::Failed(reason) => failed(Kind::Internal, format!("can't be asked: {reason}")),
-    }
+    let status = probe::status(&mount.mountpoint)?;
+    Ok(Target {
+        mountpoint: Some(mount.mountpoint.clone()),
+        directory: status.cache.directory.clone(),
+        status: Some(status),
+        paths: Vec::new(),
+    })
 }
 
 /// The cache in a directory, with the mount that uses it, if one does.
@@ -203,19 +190,6 @@ fn by_id(path: &Path, of: &Where, mounts: &[Mount]) -> Result<Within> {
     })
 }
 
-/// The place below the mount point, as the daemon understands it.
-fn below(within: &Within) -> Result<String> {
-    let mut names = Vec::new();
-    for part in within.below.components() {
-        match part {
-            Component::Normal(name) => names.push(name.to_str().ok_or_else(|| missing(&within.below))?),
-            Component::ParentDir => drop(names.pop()),
-            _ => {}
-        }
-    }
-    Ok(names.join("/"))
-}
-
 fn missing(path: &Path) -> Error {
     Error::new(
         Kind::NotFound,
@@ -241,18 +215,5 @@ mod tests {
         };
         let mounts = vec![mount("/a", "0:1"), mount("/b", "0:2"), mount("/a", "0:3")];
         assert_eq!(on_top(mounts), [mount("/b", "0:2"), mount("/a", "0:3")]);
-    }
-
-    #[test]
-    fn a_place_is_told_without_dots() {
-        let place = |text: &str| {
-            below(&Within {
-                mountpoint: "/mnt".into(),
-                below: text.into(),
-            })
-            .unwrap()
-        };
-        assert_eq!(place("records/a/../b/./files/"), "records/b/files");
-        assert_eq!(place(""), "");
     }
 }
