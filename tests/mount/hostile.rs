@@ -8,6 +8,7 @@
 //! | titles | of drafts, records | `mkdir` and `mv` in `drafts/` |
 //! | ids of records | in every list | |
 //! | slugs, types and words of vocabularies | in lists | looked up |
+//! | DOIs | of records | looked up |
 //! | queries | | folders in `search/` |
 //! | all others | | looked up and made in every other folder |
 
@@ -372,6 +373,21 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&str) -> Value) -> Option<()> {
     }
 }
 
+/// The name of an id, encoded as the page says.
+fn shown_as(id: &str) -> String {
+    let mut name = String::new();
+    for (place, c) in id.chars().enumerate() {
+        if c.is_control() || c == '/' || c == '%' || (place == 0 && c == '.') {
+            for byte in c.to_string().bytes() {
+                name.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            name.push(c);
+        }
+    }
+    name
+}
+
 fn list(items: Vec<Value>) -> Value {
     json!({"hits": {"total": items.len(), "hits": items}, "links": {}})
 }
@@ -524,12 +540,12 @@ fn hostile_ids_of_communities_and_words_round_trip_or_are_left_out() {
             body
         };
         match path {
-            "/api/records" => list(Vec::new()),
+            "/api/records" | "/api/user/records" => list(Vec::new()),
             "/api/vocabularies/" => {
                 let types = known.iter().map(String::as_str).chain(["languages"]);
                 list(types.map(|id| json!({"id": id})).collect())
             }
-            "/api/communities" => all(&community),
+            "/api/communities" | "/api/user/communities" => all(&community),
             "/api/vocabularies/languages" => all(&word),
             _ => {
                 let one = |start: &str| {
@@ -544,22 +560,13 @@ fn hostile_ids_of_communities_and_words_round_trip_or_are_left_out() {
             }
         }
     });
-    let mount = how(&url).arguments(&["--search-limit", "1000"]).start();
-    // What fits into a name, encoded as the page says. The longest are left out.
-    let shown = |end: usize| -> Vec<&String> {
-        let length = |id: &str| -> usize {
-            let encoded = |(place, c): (usize, char)| {
-                let is_encoded = c.is_control() || c == '/' || c == '%' || (place == 0 && c == '.');
-                if is_encoded {
-                    3 * c.len_utf8()
-                } else {
-                    c.len_utf8()
-                }
-            };
-            id.chars().enumerate().map(encoded).sum()
-        };
-        ids.iter().filter(|id| length(id) + end <= 255).collect()
-    };
+    let mount = how(&url)
+        .token(ALICE)
+        .arguments(&["--search-limit", "1000"])
+        .start();
+    // The longest are left out.
+    let shown =
+        |end: usize| -> Vec<&String> { ids.iter().filter(|id| shown_as(id).len() + end <= 255).collect() };
     let types = names(&mount.path("vocabularies"));
     assert!(types.iter().all(|name| stays(name)), "{types:?}");
     // And `languages`.
@@ -587,6 +594,17 @@ fn hostile_ids_of_communities_and_words_round_trip_or_are_left_out() {
         assert!(ids.iter().any(|id| id == slug));
         let back = percent_decode_str(name).decode_utf8().unwrap();
         assert_eq!(back, slug, "{name:?}");
+    }
+
+    // Links to them are links to these.
+    let own = mount.path("user/communities");
+    let listed = names(&own);
+    assert!(listed.len() >= 200, "{}", listed.len());
+    for name in &listed {
+        assert!(stays(name), "{name:?}");
+        let target = fs::read_link(own.join(name)).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        assert_eq!(target, Path::new("../../communities").join(name));
+        assert!(own.join(name).join("community.json").exists(), "{name:?}");
     }
 
     // And as a user types them: as they are shown, they open what they name; else nothing is there.
@@ -622,6 +640,74 @@ fn hostile_ids_of_communities_and_words_round_trip_or_are_left_out() {
             opened >= 100 && opened + absent >= 150,
             "{folder}: {opened}, {absent}"
         );
+    }
+}
+
+#[test]
+fn hostile_dois_are_links_to_their_records_or_not_there() {
+    let suffixes = hostile();
+    let record = |number: usize, suffix: &str| {
+        json!({"id": format!("doi00-{number:05}"), "is_published": true, "is_draft": false,
+               "metadata": {"title": "x"}, "versions": {"index": 1, "is_latest": true},
+               "pids": {"doi": {"identifier": format!("10.1234/{suffix}")}},
+               "access": {"record": "public", "files": "public"}, "files": {"enabled": true, "entries": {}}})
+    };
+    let records: Vec<Value> = (0..)
+        .zip(&suffixes)
+        .map(|(n, suffix)| record(n, suffix))
+        .collect();
+    let url = says(move |target| {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        match path.strip_prefix("/api/records") {
+            Some("") => {
+                let typed = query.split('&').find_map(|pair| pair.strip_prefix("q="));
+                let typed = typed.unwrap_or_default().replace('+', " ");
+                let typed = percent_decode_str(&typed).decode_utf8().unwrap().into_owned();
+                let phrase = typed.strip_prefix("pids.doi.identifier:\"").unwrap_or_default();
+                let phrase = phrase.strip_suffix('"').unwrap_or_default();
+                let doi = phrase.replace("\\\"", "\"").replace("\\\\", "\\");
+                let is_it = |record: &&Value| {
+                    let known = record["pids"]["doi"]["identifier"].as_str().unwrap();
+                    known.eq_ignore_ascii_case(&doi)
+                };
+                list(records.iter().filter(is_it).cloned().collect())
+            }
+            Some(id) => {
+                let is_it = |record: &&Value| id.strip_prefix('/') == record["id"].as_str();
+                records.iter().find(is_it).cloned().unwrap_or_default()
+            }
+            None => Value::Null,
+        }
+    });
+    let mount = how(&url).start();
+    let mut linked = 0;
+    for suffix in &suffixes {
+        let name = shown_as(suffix);
+        match fs::read_link(mount.path("doi/10.1234").join(&name)) {
+            Ok(target) => {
+                let target = target.to_str().unwrap();
+                let id = target.strip_prefix("../../records/doi00-").unwrap();
+                let found = &suffixes[id.parse::<usize>().unwrap()];
+                // Letters of a DOI are the same in either case.
+                assert!(found.eq_ignore_ascii_case(suffix), "{suffix:?}: {found:?}");
+                linked += 1;
+            }
+            Err(error) => {
+                let expected = match name.len() > 255 {
+                    true => libc::ENAMETOOLONG,
+                    false => libc::ENOENT,
+                };
+                assert_eq!(error.raw_os_error(), Some(expected), "{suffix:?}");
+                assert!(
+                    name.len() > 255 || suffix.contains(char::is_control) || rdmfs_probe(suffix),
+                    "{suffix:?} is not there"
+                );
+            }
+        }
+    }
+    assert!(linked >= 150, "{linked}");
+    for name in names(&mount.path("doi/10.1234")) {
+        assert!(stays(&name) && !name.contains(char::is_control), "{name:?}");
     }
 }
 
