@@ -193,8 +193,9 @@ impl Tree {
     /// Looks a name up; what is found counts as remembered by the kernel until it is forgotten.
     ///
     /// # Errors
-    /// What kept the repository from answering; absence is no error.
+    /// `Call(ENAMETOOLONG)`; what kept the repository from answering. Absence is no error.
     pub fn lookup(&self, parent: u64, name: &str) -> Result<Lookup> {
+        names::check_length(name)?;
         let parent = self.place(parent)?;
         let absent = self.absence_of(&parent, name);
         let found = self.child(&parent, name).and_then(|node| {

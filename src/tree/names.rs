@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use crate::error::{Error, Result};
+
 /// The longest name a file can have, in bytes (`NAME_MAX`).
 pub const LONGEST_NAME: usize = 255;
 /// The longest key the server takes, in characters (API notes, section 3).
@@ -189,6 +191,17 @@ pub fn id_of_name(name: &str, end: &str) -> Option<String> {
     let id = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
     // One name for one id.
     (name_of_id(&id, end).as_deref() == Some(name)).then_some(id)
+}
+
+/// Refuses what no file can be called. The kernel itself lets names of up to 1024 bytes through.
+///
+/// # Errors
+/// `Call(ENAMETOOLONG)`.
+pub fn check_length(name: &str) -> Result<()> {
+    match name.len() > LONGEST_NAME {
+        true => Err(Error::call(libc::ENAMETOOLONG)),
+        false => Ok(()),
+    }
 }
 
 /// Whether a name that a user makes can be (a part of) a key, and be the same when it comes back from the server.

@@ -567,7 +567,8 @@ fn replaced(place: &FilePlace) -> Error {
 
 /// Refuses keys that the server would take and then not give back, before anything is written to them.
 pub(super) fn check_key(key: &str, name: &str) -> Result<()> {
-    if name.len() > names::LONGEST_NAME || key.chars().count() > names::LONGEST_KEY {
+    names::check_length(name)?;
+    if key.chars().count() > names::LONGEST_KEY {
         return Err(Error::call(libc::ENAMETOOLONG));
     }
     if !names::is_showable_name(name) {

@@ -143,6 +143,72 @@ fn a_call_that_changes_something_is_seen_in_a_mount_at_once() {
     home.unmount(&[]).expect(0, &[]);
 }
 
+/// Endpoints for which there is neither a path nor a command, as docs/API.md lists them.
+#[test]
+fn endpoints_without_a_command_of_their_own_are_called_by_their_path() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    assert!(alice.json(&["api", "me"])["id"].is_number());
+
+    let zip = include_bytes!("../conformance/three.zip");
+    let id = sandbox.publish(NewRecord::titled("Snow depths").file("three.zip", &zip[..]));
+    let file = format!("records/{id}/files/three.zip");
+    let entries = alice.json(&["api", &format!("records/{id}/files")])["entries"].clone();
+    assert_eq!(
+        alice.json(&["api", &file]),
+        entries[0],
+        "the list says of a file what it says of itself"
+    );
+    let members = alice.json(&["api", &format!("{file}/container")]);
+    let member = members["entries"][0]["key"].as_str().unwrap();
+    let size = members["entries"][0]["size"].as_u64().unwrap();
+    let bytes = alice.run(&["api", &format!("{file}/container/{member}")]);
+    assert_eq!(bytes.stdout.len() as u64, size);
+    let latest = alice.json(&["api", &format!("records/{id}/versions/latest")]);
+    assert_eq!(latest["id"], *id);
+    let communities = alice.json(&["api", &format!("records/{id}/communities")]);
+    assert_eq!(communities["hits"]["total"], 0);
+
+    let draft = sandbox.draft(
+        NewRecord::titled("Rainfall")
+            .file("a.csv", "1")
+            .file("b.csv", "2"),
+    );
+    let file = format!("records/{draft}/draft/files/a.csv");
+    assert_eq!(alice.json(&["api", &file])["key"], "a.csv");
+    let said = r#"{"metadata": {"caption": "Rain"}}"#;
+    alice.json(&["api", "PUT", &file, "--data", said]);
+    assert_eq!(alice.json(&["api", &file])["metadata"]["caption"], "Rain");
+    alice
+        .run(&["api", "DELETE", &format!("records/{draft}/draft/files")])
+        .expect(0, &[]);
+    assert!(sandbox.draft_keys(&draft).is_empty());
+
+    let draft = sandbox.draft(NewRecord::titled("Wind").file("a.csv", "1"));
+    alice
+        .run(&[
+            "community",
+            "create",
+            "glaciers",
+            "--title",
+            "Glaciers",
+            "--review-policy",
+            "closed",
+        ])
+        .expect(0, &[]);
+    let request = alice.json(&["community", "submit", "--json", "--yes", &draft, "glaciers"]);
+    let comments = format!("requests/{}/comments", request["id"].as_str().unwrap());
+    let words = |text: &str| format!(r#"{{"payload": {{"content": "{text}", "format": "html"}}}}"#);
+    let comment = alice.json(&["api", "POST", &comments, "--data", &words("One")]);
+    let comment = format!("{comments}/{}", comment["id"].as_str().unwrap());
+    alice.json(&["api", "PUT", &comment, "--data", &words("Two")]);
+    assert_eq!(alice.json(&["api", &comment])["payload"]["content"], "Two");
+    alice.run(&["api", "DELETE", &comment]).expect(0, &[]);
+    alice
+        .run(&["api", "PUT", &comment, "--data", &words("Three")])
+        .expect(1, &[]);
+}
+
 #[test]
 fn a_record_is_named_in_a_plan_after_asking() {
     let (home, sandbox) = (Home::new(), tuwien());

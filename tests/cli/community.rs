@@ -222,6 +222,35 @@ fn a_draft_is_published_in_a_community_at_once_where_no_review_is_needed() {
 }
 
 #[test]
+fn the_community_that_was_chosen_for_a_draft_is_taken_back_until_it_is_asked() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    made(&alice, "rivers");
+    let draft = alice.json(&["new", "Snow depths", "--community", "glaciers", "--json"]);
+    let draft = draft["id"].as_str().unwrap();
+    let review = format!("records/{draft}/draft/review");
+    alice
+        .run(&["community", "remove", draft, "rivers"])
+        .expect(1, &["rivers is not the community"]);
+    alice.run(&["api", &review]).expect(0, &[]);
+    alice
+        .run(&["community", "remove", draft, "glaciers"])
+        .expect(0, &["to glaciers no more"]);
+    alice.run(&["api", &review]).expect(1, &["404"]);
+    alice
+        .run(&["community", "remove", draft, "glaciers"])
+        .expect(1, &["no community was chosen"]);
+    let draft = sandbox.draft(NewRecord::titled("Snow depths").file("a.csv", "x,y\n1,2\n"));
+    alice
+        .run(&["community", "submit", "--yes", "--review", &draft, "glaciers"])
+        .expect(0, &["is submitted"]);
+    alice
+        .run(&["community", "remove", &draft, "glaciers"])
+        .expect(1, &["is submitted already", "rdmfs requests cancel"]);
+}
+
+#[test]
 fn a_draft_goes_to_a_community_with_all_that_was_written_into_it() {
     let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0"]);
     let alice = User::new(&home, &sandbox, ALICE);

@@ -13,7 +13,7 @@ use rdm_sandbox::{ContentMode, Effect, Fault, NewRecord, Route, Sandbox};
 use crate::support::{Mount, errno, mount, names, noise, shell};
 
 /// An archive made by Python, which finds `z` open for writing and `noise(length, seed)`.
-fn zip(script: &str) -> Vec<u8> {
+pub fn zip(script: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.zip");
     let program = format!(

@@ -1,5 +1,6 @@
 //! What exists and what it is called.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use rdm_sandbox::{ALICE, Data, NewRecord, Sandbox};
@@ -24,6 +25,45 @@ fn the_root_holds_all_that_the_page_names_and_the_hidden_folder() {
         ]
     );
     assert_eq!(names(&mount.path(".rdmfs")), ["control", "status.json"]);
+}
+
+/// The tree in the README: names with those below them. A placeholder and what follows it are cut off.
+fn tree_of_the_readme() -> BTreeMap<String, BTreeSet<String>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let mut tree: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut top = String::new();
+    for line in readme.lines() {
+        let name = |line: &str| {
+            let name = line.split(' ').next().unwrap();
+            name.split(['/', '<']).next().unwrap().to_owned()
+        };
+        if let Some(line) = line.strip_prefix("├── ").or(line.strip_prefix("└── ")) {
+            top = name(line);
+            tree.insert(top.clone(), BTreeSet::new());
+        } else if let Some(line) = line.strip_prefix("│   ├── ").or(line.strip_prefix("│   └── "))
+        {
+            tree.get_mut(&top).unwrap().insert(name(line));
+        }
+    }
+    tree
+}
+
+#[test]
+fn the_tree_in_the_readme_is_what_is_there() {
+    let sandbox = Sandbox::start();
+    let id = sandbox.publish(NewRecord::titled("Snow").file("a.zip", "no archive"));
+    let draft = sandbox.draft(NewRecord::titled("Draft"));
+    let mount = mount(&sandbox);
+    let tree = tree_of_the_readme();
+    let below: BTreeSet<String> = names(&mount.path("")).into_iter().collect();
+    assert_eq!(tree.keys().cloned().collect::<BTreeSet<_>>(), below);
+    let below: BTreeSet<String> = names(&mount.path("records").join(&id)).into_iter().collect();
+    assert_eq!(tree["records"], below);
+    let mut said = tree["drafts"].clone();
+    assert!(said.remove("..."), "its files");
+    let below: BTreeSet<String> = names(&mount.path("drafts").join(&draft)).into_iter().collect();
+    assert_eq!(said, below);
 }
 
 #[test]

@@ -49,3 +49,23 @@ fn any_id_opens_and_what_is_none_does_not() {
         assert_eq!(errno(fs::metadata(mount.path(path))), libc::ENOENT, "{path}");
     }
 }
+
+#[test]
+fn vocabularies_with_endpoints_of_their_own_are_folders_like_the_others() {
+    let sandbox = Sandbox::start();
+    let (listing, opening) = (mount(&sandbox), mount(&sandbox));
+    for kind in ["affiliations", "awards", "funders", "names", "subjects"] {
+        let folder = listing.path("vocabularies").join(kind);
+        let listed = names(&folder);
+        assert!(!listed.is_empty(), "{kind}");
+        for name in &listed {
+            let document: Value = serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
+            let id = document["id"].as_str().unwrap();
+            assert_eq!(format!("{}.json", id.replace('/', "%2F")), *name);
+            // Where nothing was listed, it opens all the same.
+            let alone = opening.path("vocabularies").join(kind).join(name);
+            let alone: Value = serde_json::from_slice(&fs::read(alone).unwrap()).unwrap();
+            assert_eq!(alone["id"], id);
+        }
+    }
+}

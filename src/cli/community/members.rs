@@ -19,19 +19,22 @@ use crate::repository::{Inclusion, Request};
 /// `Refused` with the fields; `NotReady` if files of the draft don't arrive.
 pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
     let target = Target::find(&arguments.target, &arguments.access)?;
-    let repository = target.place.signed_in()?;
-    let is_draft = match target.what {
-        What::Draft => true,
-        What::Record => false,
-        What::Id => match repository.record(&target.id) {
-            Ok(_) => false,
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => true,
-            Err(error) => return Err(error),
-        },
-    };
-    match is_draft {
+    match is_draft(&target)? {
         true => submit_draft(arguments, &target),
         false => submit_record(arguments, &target),
+    }
+}
+
+fn is_draft(target: &Target) -> Result<bool> {
+    let repository = target.place.signed_in()?;
+    match target.what {
+        What::Draft => Ok(true),
+        What::Record => Ok(false),
+        What::Id => match repository.record(&target.id) {
+            Ok(_) => Ok(false),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => Ok(true),
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -142,9 +145,13 @@ fn inclusion(one: &Inclusion) -> Value {
 /// Runs `remove`.
 ///
 /// # Errors
-/// `Refused` with the communities it is not in.
+/// `Refused` with the communities it is not in, and for a draft that a community has been asked about.
 pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
-    let Target { place, id, .. } = Target::find(&arguments.target, &arguments.access)?;
+    let target = Target::find(&arguments.target, &arguments.access)?;
+    if is_draft(&target)? {
+        return take_choice_back(arguments, &target);
+    }
+    let Target { place, id, .. } = target;
     let repository = place.signed_in()?;
     let record = repository.record(&id)?;
     let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
@@ -163,6 +170,47 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
     arguments.output.say(
         &json!({"record": record.id.as_str(), "removed": names}),
         format_args!("{} is not in {listed} any more", record.id),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The community that was chosen for a draft is no more. Nobody was asked yet, so nothing is lost by it.
+fn take_choice_back(arguments: &RemoveArguments, target: &Target) -> Result<ExitCode> {
+    let (repository, id) = (target.place.signed_in()?, &target.id);
+    // Whether it is a draft at all.
+    repository.draft(id)?;
+    let Some(review) = repository.review(id)? else {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("no community was chosen for draft {id}"),
+        ));
+    };
+    if review.is_open {
+        let request = &review.id;
+        return Err(Error::new(
+            Kind::Refused,
+            format!("draft {id} is submitted already: request {request}"),
+        )
+        .with_advice(format!("rdmfs requests cancel {request} takes it back.")));
+    }
+    for name in &arguments.communities {
+        let uuid = repository.community(name)?.id;
+        if review.receiver.as_ref().is_none_or(|(_, chosen)| *chosen != uuid) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "{} is not the community that was chosen for draft {id}",
+                    printable(name)
+                ),
+            ));
+        }
+    }
+    repository.delete_review(id)?;
+    tell::changed(&target.place, &[id]);
+    let listed = printable(&arguments.communities.join(", "));
+    arguments.output.say(
+        &json!({"record": id.as_str(), "removed": arguments.communities}),
+        format_args!("draft {id} goes to {listed} no more"),
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -186,10 +186,10 @@ struct SubmitArguments {
     access: Access,
 }
 
-/// Take a published record out of communities. Asks first
+/// Take a published record out of communities, after asking; or a draft from the one that was chosen for it
 #[derive(Args)]
 struct RemoveArguments {
-    /// The record: its id, or its path in a mount
+    /// The record or draft: its id, or its path in a mount
     #[arg(value_name = "RECORD")]
     target: PathBuf,
     /// Slugs or UUIDs

@@ -187,7 +187,9 @@ fn review_in_the_way(repository: &Repository, check: &Check) -> Result<Option<Ob
     } else if review.status == "created" {
         Some(Obstacle {
             what: "a community was chosen for it, which publishes it".into(),
-            advice: format!("submit it (rdmfs community submit {id})"),
+            advice: format!(
+                "submit it (rdmfs community submit {id} COMMUNITY), or choose none (rdmfs community remove {id} COMMUNITY)"
+            ),
         })
     } else {
         None

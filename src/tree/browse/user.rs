@@ -6,8 +6,8 @@ use crate::catalog::Scope;
 use crate::error::Result;
 use crate::repository::Search;
 use crate::repository::model::RecordId;
-use crate::tree::Tree;
 use crate::tree::view::Listing;
+use crate::tree::{Tree, names};
 
 /// A user with more records than this sees the first of them.
 const MOST: usize = 2000;
@@ -21,7 +21,12 @@ impl Tree {
     }
 
     pub(super) fn own_community(&self, name: &str) -> Result<Option<Spot>> {
-        if is_nothing(name) || !self.floors.repository.has_token() {
+        if !self.floors.repository.has_token() {
+            return Ok(None);
+        }
+        // One of such a name is not looked for, but opens once it was listed.
+        let is_known = |slug: String| self.floors.catalog.known_community(&slug.into()).is_some();
+        if is_nothing(name) && !names::id_of_name(name, "").is_some_and(is_known) {
             return Ok(None);
         }
         self.find(&Source::Communities { own: true }, MOST, name)

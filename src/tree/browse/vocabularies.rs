@@ -46,7 +46,11 @@ impl Tree {
     pub(super) fn list_vocabularies(&self) -> Result<Listing> {
         let types = self.floors.catalog.vocabulary_types()?;
         let lines = types.what.iter().filter_map(|kind| {
-            let name = names::name_of_id(kind, "")?;
+            let name = names::name_of_id(kind, "");
+            if name.is_none() {
+                log::warn!("a vocabulary is not shown: its name has {} bytes", kind.len());
+            }
+            let name = name?;
             Some(self.line_of_folder(&name, Spot::Vocabulary(Arc::clone(kind))))
         });
         Ok(Listing::of(lines.collect()))

@@ -13,6 +13,7 @@ use crate::objects::Links;
 use crate::search::Index;
 use crate::settings::{Flavour, Knobs, Options};
 use crate::store::Store;
+use crate::trace::Trace;
 use crate::traffic::Traffic;
 
 pub(crate) struct App {
@@ -33,7 +34,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub fn new(options: &Options, port: u16, objects_port: u16) -> std::io::Result<App> {
+    pub fn new(options: &Options, trace: Trace, port: u16, objects_port: u16) -> std::io::Result<App> {
         let here = format!("http://127.0.0.1:{port}");
         Ok(App {
             store: Mutex::new(Store::new(options.knobs.flavour == Flavour::Zenodo)),
@@ -44,7 +45,7 @@ impl App {
             links: Mutex::default(),
             link: Arc::default(),
             generated: options.generated.map(Generated::new),
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::traced(trace)),
             data: DataDir::new(options.data.clone())?,
             site: options.site_url.clone().unwrap_or(here),
             objects: format!("http://127.0.0.1:{objects_port}"),

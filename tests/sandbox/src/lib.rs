@@ -53,6 +53,7 @@ mod seed;
 mod server;
 mod settings;
 mod store;
+mod trace;
 mod traffic;
 mod upload;
 mod vocabularies;
@@ -77,6 +78,7 @@ pub use traffic::Request;
 use app::App;
 use blobs::Blob;
 use server::Origin;
+use trace::Trace;
 
 /// The token of alice, who owns the samples.
 pub const ALICE: &str = "alice-token";
@@ -110,6 +112,7 @@ impl Sandbox {
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = mpsc::channel();
         let big_size = options.big_size;
+        let trace = Trace::of_this_test();
         let thread = std::thread::Builder::new()
             .name("rdm-sandbox".to_string())
             .spawn(move || {
@@ -124,7 +127,7 @@ impl Sandbox {
                         return;
                     }
                 };
-                let outcome = runtime.block_on(listen(&options));
+                let outcome = runtime.block_on(listen(&options, trace));
                 let running = outcome.is_ok();
                 let _ = ready.send(outcome);
                 if running {
@@ -313,11 +316,11 @@ impl Drop for Sandbox {
     }
 }
 
-async fn listen(options: &Options) -> io::Result<(Arc<App>, u16)> {
+async fn listen(options: &Options, trace: Trace) -> io::Result<(Arc<App>, u16)> {
     let api = TcpListener::bind(("127.0.0.1", options.port)).await?;
     let objects = TcpListener::bind(("127.0.0.1", 0)).await?;
     let port = api.local_addr()?.port();
-    let app = Arc::new(App::new(options, port, objects.local_addr()?.port())?);
+    let app = Arc::new(App::new(options, trace, port, objects.local_addr()?.port())?);
     tokio::spawn(server::accept(app.clone(), api, Origin::Api));
     tokio::spawn(server::accept(app.clone(), objects, Origin::Objects));
     Ok((app, port))

@@ -19,12 +19,27 @@ macro_rules! routes {
         }
 
         impl Route {
+            /// All of them.
+            pub const ALL: &'static [Route] = &[$(Route::$variant,)*];
+
             /// The route's stable name.
             pub fn name(self) -> &'static str {
                 match self { $(Route::$variant => $name,)* }
             }
         }
     };
+}
+
+impl Route {
+    /// Where the router leads a method and a path, which begins with `/api` or is that of a page; `None` if nowhere.
+    pub fn of(method: &str, path: &str) -> Option<Route> {
+        let method = Method::from_bytes(method.as_bytes()).ok()?;
+        let found = match path.strip_prefix("/api") {
+            Some(path) => find(&method, path),
+            None => page(&method, path),
+        };
+        found.ok().map(|target| target.route)
+    }
 }
 
 routes! {

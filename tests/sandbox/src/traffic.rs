@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use crate::routes::Route;
+use crate::trace::Trace;
 
 /// Requests kept in the log; older ones are forgotten, but stay counted.
 const LOG: usize = 10_000;
@@ -49,6 +50,7 @@ pub(crate) struct Meter {
 
 #[derive(Default)]
 pub(crate) struct Traffic {
+    trace: Trace,
     state: Mutex<State>,
     /// Grows with every start and end of a request.
     events: Mutex<u64>,
@@ -71,6 +73,13 @@ impl State {
 }
 
 impl Traffic {
+    pub fn traced(trace: Trace) -> Traffic {
+        Traffic {
+            trace,
+            ..Traffic::default()
+        }
+    }
+
     /// Notes a request's start. The guard notes its end when it is dropped.
     pub fn begin(self: &Arc<Self>, route: Route, request: Request) -> InFlight {
         let meter = Arc::new(Meter::default());
@@ -160,6 +169,7 @@ impl InFlight {
     pub fn answered(&self, status: u16) {
         if let Some((_, request, _)) = self.traffic.state.lock().find(self.number) {
             request.status = status;
+            self.traffic.trace.note(request);
         }
     }
 }
