@@ -14,7 +14,7 @@ pub const MOST_MEMBERS: usize = 1_000_000;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The end of the directory with the longest comment, and the two records that ZIP64 puts before it.
-const TAIL: u64 = END as u64 + 65_535 + LOCATOR as u64 + END64 as u64;
+pub const TAIL: u64 = END as u64 + 65_535 + LOCATOR as u64 + END64 as u64;
 const END: usize = 22;
 const LOCATOR: usize = 20;
 const END64: usize = 56;

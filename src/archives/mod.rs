@@ -26,7 +26,7 @@ mod sample;
 
 use std::sync::mpsc;
 
-pub use directory::{Directory, MOST_MEMBERS};
+pub use directory::{Directory, MOST_MEMBERS, TAIL};
 pub use entry::{Member, Method};
 pub use member::{Memory, OpenMember, Reply, Shared};
 

@@ -138,6 +138,14 @@ impl Around {
         }
     }
 
+    /// A record is not as it was: neither are the lists that it may be in.
+    pub(super) fn changed(&self, id: &RecordId) {
+        self.hits.expire();
+        self.versions.expire();
+        self.dois.expire();
+        self.forms.forget_if(|(of, _), _| of == id);
+    }
+
     pub(super) fn expire(&self) {
         self.hits.expire();
         self.versions.expire();
@@ -469,7 +477,7 @@ impl Catalog {
             key,
             |_| true,
             || {
-                self.said(table.peek(key), |repository, asked| {
+                self.listed(table.peek(key), |repository, asked| {
                     let (what, weight) = ask(repository, asked)?;
                     Ok(Arc::new(Told::new(what, weight, asked)))
                 })

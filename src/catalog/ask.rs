@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::entry::{list_from_text, list_to_text};
 use super::store::Kept;
 use super::{
-    Catalog, Entry, Heard, Ids, Keeping, KnownFiles, Listed, NEWEST, OVERDUE, Offline, Overdue, Probing,
-    STALE, Said, Search, Source, Store, Topic, Way, heard,
+    Catalog, Entry, Heard, INDEX_LAG, Ids, Keeping, KnownFiles, Listed, NEWEST, OVERDUE, Offline, Overdue,
+    Probing, STALE, Said, Search, Source, Store, Topic, UNSURE, Way, heard,
 };
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
@@ -113,10 +113,11 @@ impl Catalog {
             }
             Err(error) => Err(self.dropping_kept(id, error)),
         };
-        // A listing may have told of a newer state than that on disk, but not all of it.
+        // A listing may have told of a newer state than that on disk, but not all of it. And what is known here, and was
+        // not enough, is not current any more.
         let is_outdated = |known: &Arc<Entry>| {
             let newest = newest.as_ref();
-            newest.is_some_and(|newest| newest.updated > known.updated)
+            newest.is_some_and(|newest| newest.updated > known.updated || newest.is_whole())
         };
         if known.as_ref().is_some_and(is_outdated) {
             return self.asked_for(known, ask);
@@ -168,15 +169,15 @@ impl Catalog {
     }
 
     pub(super) fn ask_newest(&self) -> Result<Said<Ids>> {
-        let known = self.newest.peek(&()).or_else(|| {
+        let kept = || {
             let kept = self.store.as_ref()?.load(Topic::Newest, NEWEST_NAME)?;
             let ids: Vec<String> = serde_json::from_slice(&kept.text).ok()?;
             Some(Arc::new(Ids {
                 ids: ids.iter().filter_map(|id| RecordId::new(id)).collect(),
                 asked: kept.asked,
             }))
-        });
-        self.said(known, |repository, asked| {
+        };
+        let ask = |repository: &Repository, asked| {
             let search = Search {
                 sort: Some("newest"),
                 size: NEWEST,
@@ -195,7 +196,30 @@ impl Catalog {
                 store.save(Topic::Newest, NEWEST_NAME, newest.asked, text.into());
             }
             Ok(Arc::new(newest))
-        })
+        };
+        match self.newest.peek(&()) {
+            // It is asked for because that is not current any more.
+            Some(known) => self.listed(Some(known), ask),
+            None => self.said(kept(), ask),
+        }
+    }
+
+    /// As [`Catalog::asked_for`], of what the repository looks up in its index: that learns of a change a while later, and what
+    /// it says until then counts for a moment alone.
+    pub(super) fn listed<V: Dated>(
+        &self,
+        known: Option<Arc<V>>,
+        ask: impl FnOnce(&Repository, SystemTime) -> Result<Arc<V>>,
+    ) -> Result<Said<V>> {
+        let mut said = self.asked_for(known, ask)?;
+        said.life = said.life.or(self.index_lags().then_some(UNSURE));
+        Ok(said)
+    }
+
+    /// Whether the repository's index may not know yet of a change that we know of.
+    pub(super) fn index_lags(&self) -> bool {
+        let changed = *self.changed.lock();
+        changed.is_some_and(|changed| changed.elapsed() < INDEX_LAG)
     }
 
     /// What is known while it is current; else what is asked for; and if there is no answer, what is known all the same.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::timed::Weigh;
 use super::{FileList, document};
@@ -29,6 +29,8 @@ pub struct Entry {
     pub is_open: bool,
     /// Published at least once: a draft with it is an edit.
     pub is_published: bool,
+    /// The id that all its versions share.
+    pub concept: Option<RecordId>,
     /// Which of the versions it is, from 1, if it says so.
     pub version: Option<u64>,
     /// Whether it is the latest of them, if it says so.
@@ -65,11 +67,11 @@ pub(super) enum Source {
 impl Entry {
     /// What the repository said when it was asked then.
     pub(super) fn new(mut record: Record, source: Source, asked: SystemTime) -> Self {
-        let versions = versions_in(record.document());
+        let place = Place::of(&record);
         let document = document::render(record.take_document());
         // What it was made from takes several times its room.
         memory::freed(document.len() * 6);
-        Entry::made(record, document, versions, source, asked)
+        Entry::made(record, document, place, source, asked)
     }
 
     /// What it said once: its `record.json`, as it was kept.
@@ -77,17 +79,11 @@ impl Entry {
         // The checksum was right, so it is what was written.
         let value: Value = serde_json::from_slice(&document).unwrap_or_default();
         let record = Record::from_value(value)?;
-        let versions = versions_in(record.document());
-        Ok(Entry::made(record, document, versions, source, asked))
+        let place = Place::of(&record);
+        Ok(Entry::made(record, document, place, source, asked))
     }
 
-    fn made(
-        record: Record,
-        document: Bytes,
-        (version, is_latest): (Option<u64>, Option<bool>),
-        source: Source,
-        asked: SystemTime,
-    ) -> Self {
+    fn made(record: Record, document: Bytes, place: Place, source: Source, asked: SystemTime) -> Self {
         Entry {
             document,
             asked,
@@ -107,9 +103,18 @@ impl Entry {
             is_open: record.is_open,
             is_published: record.is_published,
             revision: record.revision,
-            version,
-            is_latest,
+            concept: place.concept,
+            version: place.version,
+            is_latest: place.is_latest,
         }
+    }
+
+    /// Its DOI, if it has one. Read from the document.
+    #[must_use]
+    pub fn doi(&self) -> Option<String> {
+        let document: Value = serde_json::from_slice(&self.document).ok()?;
+        let doi = document.pointer("/pids/doi/identifier")?.as_str()?;
+        (!doi.is_empty()).then(|| doi.to_owned())
     }
 
     /// Whether nothing more is to be learned by asking for the record itself.
@@ -128,13 +133,22 @@ impl Entry {
 }
 
 /// What a document says of its place among the versions.
-fn versions_in(document: &Map<String, Value>) -> (Option<u64>, Option<bool>) {
-    let versions = document.get("versions");
-    let of = |name: &str| versions.and_then(|versions| versions.get(name));
-    (
-        of("index").and_then(Value::as_u64),
-        of("is_latest").and_then(Value::as_bool),
-    )
+struct Place {
+    concept: Option<RecordId>,
+    version: Option<u64>,
+    is_latest: Option<bool>,
+}
+
+impl Place {
+    fn of(record: &Record) -> Self {
+        let versions = record.document().get("versions");
+        let of = |name: &str| versions.and_then(|versions| versions.get(name));
+        Place {
+            concept: record.concept(),
+            version: of("index").and_then(Value::as_u64),
+            is_latest: of("is_latest").and_then(Value::as_bool),
+        }
+    }
 }
 
 /// A list of files as it is kept.

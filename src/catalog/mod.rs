@@ -16,7 +16,7 @@ pub(crate) mod timed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -106,6 +106,8 @@ pub struct Catalog {
     reach: Arc<Reach>,
     /// What was kept before this is to be asked for again.
     kept_since: Mutex<SystemTime>,
+    /// When we last heard that something was changed on the server.
+    changed: Mutex<Option<Instant>>,
     records: Timed<RecordId, Entry>,
     drafts: Timed<RecordId, Entry>,
     files: Timed<Owner, Listed>,
@@ -130,6 +132,11 @@ const OVERDUE: Duration = Duration::from_secs(60);
 const STALE: Duration = Duration::from_secs(1);
 /// As long as a passing failure is repeated to those who ask again.
 const FAILED: Duration = Duration::from_secs(1);
+/// As long as the repository's index may take to learn of a change: a second by itself (reference, section 5), more while
+/// the server is busy.
+const INDEX_LAG: Duration = Duration::from_secs(10);
+/// As long as something counts that the index said then.
+const UNSURE: Duration = Duration::from_secs(1);
 /// The page that `ls records` shows; the server's own default, and the most that Zenodo gives to guests.
 const NEWEST: u32 = 25;
 /// A page of the user's own records; the most that Zenodo gives.
@@ -159,6 +166,7 @@ impl Catalog {
             store: keeping.and_then(ask::open_store),
             reach: Arc::default(),
             kept_since: Mutex::new(SystemTime::UNIX_EPOCH),
+            changed: Mutex::default(),
             records: Timed::new(RECORDS_CAPACITY, records),
             drafts: Timed::new(CAPACITY, drafts),
             files: Timed::new(CAPACITY, records),
@@ -369,19 +377,56 @@ impl Catalog {
         self.around.expire();
     }
 
+    /// Something was changed elsewhere just now: asks anew for everything the next time, and does not rely for long on what
+    /// listings say until they have learned of it.
+    pub fn changed_somewhere(&self) {
+        *self.changed.lock() = Some(Instant::now());
+        self.expire();
+    }
+
     /// A record or draft with this id, or that all its versions share, was changed, published or discarded by somebody else:
-    /// asks anew for both the next time. That a draft is there, or is not there any more, is known from then on: the
-    /// server's listings learn of it later.
-    pub fn changed_elsewhere(&self, id: &RecordId) {
+    /// asks anew for both the next time, for all its versions, and for all lists that they may be in. That a draft is there,
+    /// or is not there any more, is known from then on: the server's listings learn of it later.
+    ///
+    /// Returns the ids of what is not as it was: this one, and the others that were known.
+    pub fn changed_elsewhere(&self, id: &RecordId) -> Vec<RecordId> {
+        *self.changed.lock() = Some(Instant::now());
+        let known = self.records.peek(id).or_else(|| self.drafts.peek(id));
+        let concept = known.and_then(|entry| entry.concept.clone());
         self.records.forget(id);
         self.files.forget(&Owner::Record(id.clone()));
         self.drop_kept(id);
-        self.newest.expire();
         self.drafts.forget(id);
         self.draft_files.forget(id);
-        if !self.repository.has_token() {
-            return;
+        self.newest.expire();
+        self.around.changed(id);
+        let mut changed = vec![id.clone()];
+        if self.repository.has_token() {
+            self.ask_for_changed_draft(id);
         }
+        // Of one that nobody has looked at, the record itself tells which its other versions are.
+        let concept = concept.or_else(|| self.record(id).ok()?.concept.clone());
+        // It may itself be the id that they share.
+        changed.extend(self.other_versions_changed(id, &concept.unwrap_or_else(|| id.clone())));
+        changed
+    }
+
+    /// Asks anew for all that share this id, but for one of them.
+    fn other_versions_changed(&self, but: &RecordId, concept: &RecordId) -> Vec<RecordId> {
+        let is_other = |id: &RecordId, entry: &Entry| id != but && entry.concept.as_ref() == Some(concept);
+        let mut others = self.records.forget_if(is_other);
+        if concept != but && !others.contains(concept) {
+            others.push(concept.clone());
+        }
+        for id in &others {
+            self.files.forget(&Owner::Record(id.clone()));
+            self.drop_kept(id);
+            self.around.changed(id);
+        }
+        others
+    }
+
+    fn ask_for_changed_draft(&self, id: &RecordId) {
         match self.heard(self.repository.draft(id)) {
             Ok(draft) => drop(self.draft_saved(draft)),
             Err(error) if error.kind() == Kind::NotFound => {
@@ -412,8 +457,13 @@ impl Catalog {
             .current(&id)
             .is_none_or(|known| known.updated < record.updated);
         if newer {
-            let entry = self.records.put(&id, self.renewed(record, Source::Hit, asked));
-            self.keep_record(&id, &entry);
+            let value = Arc::new(self.renewed(record, Source::Hit, asked));
+            let lags = self.index_lags();
+            if !lags {
+                self.keep_record(&id, &value);
+            }
+            let life = lags.then_some(UNSURE);
+            self.records.put_said(&id, Said { value, life });
         }
         id
     }

@@ -256,6 +256,19 @@ impl<K: Hash + Eq + Clone, V: Weigh> Timed<K, V> {
         }
     }
 
+    /// Forgets what is known of which this holds. Returns what it was known under.
+    pub fn forget_if(&self, gone: impl Fn(&K, &V) -> bool) -> Vec<K> {
+        let known = self.state.lock();
+        let gone = known.known.iter().filter(|(key, known)| {
+            let value = known.answer.as_ref();
+            value.is_ok_and(|value| gone(key, value))
+        });
+        let keys: Vec<K> = gone.map(|(key, _)| key.clone()).collect();
+        drop(known);
+        keys.iter().for_each(|key| self.forget(key));
+        keys
+    }
+
     /// Asks anew for everything the next time; until then it is still known.
     pub fn expire(&self) {
         let mut state = self.state.lock();

@@ -32,6 +32,7 @@
 //! | `inspect` | what lies in a cache folder |
 //! | `meter` | how much came, lately and in all |
 //! | `hosts` | what hosts can do, and how many downloads run |
+//! | `end` | what reading the end of a file costs |
 //!
 //! # Locks
 //!
@@ -47,6 +48,7 @@ mod audit;
 mod blocks;
 mod budget;
 mod chores;
+mod end;
 mod evict;
 mod fetch;
 mod file;
@@ -81,6 +83,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 pub use chores::{Wanted, checksum_in};
+pub use end::End;
 pub use file::Content;
 pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;

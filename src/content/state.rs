@@ -343,6 +343,17 @@ impl State {
         true
     }
 
+    /// A block that came was wrong: another one may come in its place.
+    pub(super) fn forget_sum(&mut self, block: u64) {
+        if let Some(sum) = self.sums.get_mut(block as usize) {
+            *sum = 0;
+        }
+        // Should a thread be hashing it right now, all is found wrong in the end and fetched again.
+        if self.hashed > block * BLOCK {
+            self.forget_hash();
+        }
+    }
+
     /// Forgets what was hashed.
     pub(super) fn forget_hash(&mut self) {
         self.hash = None;

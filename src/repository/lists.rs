@@ -9,7 +9,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::model::Record;
-use super::transport::{Ask, JSON};
+use super::transport::{Answer, Ask, JSON};
 use super::{Repository, Search};
 use crate::error::{Error, Kind, Result};
 
@@ -62,9 +62,33 @@ impl Repository {
         doing: &str,
         read: impl FnMut(Value) -> Option<T>,
     ) -> Result<Listing<T>> {
-        let (url, end) = self.list_url(path, search, more)?;
-        let answer = self.ask(Ask::get(url, doing).accept(JSON))?;
+        let (answer, end) = self.ask_page(path, search, more, |url| Ask::get(url, doing).accept(JSON))?;
         read_listing(answer.value, end, doing, read)
+    }
+
+    /// Asks for a page; once more, for a shorter one, if the server says that it gives none as long. Tells how many there are
+    /// up to its end.
+    pub(super) fn ask_page(
+        &self,
+        path: &str,
+        search: &Search,
+        more: &[(&str, &str)],
+        ask: impl Fn(Url) -> Ask,
+    ) -> Result<(Answer, u64)> {
+        let (url, end) = self.list_url(path, search, more)?;
+        match self.ask(ask(url)) {
+            Ok(answer) => Ok((answer, end)),
+            Err(error) => {
+                let longest = longest_page_in(&error).filter(|longest| *longest < self.largest_page());
+                // What a later page of shorter ones begins with is not what was asked for.
+                let Some(longest) = longest.filter(|_| search.page <= 1) else {
+                    return Err(error);
+                };
+                self.page_limit.fetch_min(longest, Ordering::Relaxed);
+                let (url, end) = self.list_url(path, search, more)?;
+                Ok((self.ask(ask(url))?, end))
+            }
+        }
     }
 
     /// Where searches of records are limited apart from all else, they wait for their turn.
@@ -107,6 +131,14 @@ impl Repository {
             self.is_zenodo.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// How long a page may be, if it was refused as too long: `size: Page size cannot be greater than 25. …`
+fn longest_page_in(error: &Error) -> Option<u32> {
+    let of_size = error.fields().iter().find(|field| field.field == "size")?;
+    let (_, rest) = of_size.messages.first()?.split_once("greater than ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|longest| *longest > 0)
 }
 
 /// Whether it is the DOI that Zenodo gives a record with this id.

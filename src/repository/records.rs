@@ -152,9 +152,8 @@ impl Repository {
         more: &[(&str, &str)],
         doing: &str,
     ) -> Result<Page> {
-        let (url, end) = self.list_url(path, search, more)?;
         self.wait_to_search(path, doing)?;
-        let answer = self.ask(Ask::get(url, doing))?;
+        let (answer, end) = self.ask_page(path, search, more, |url| Ask::get(url, doing))?;
         let page = read_page(answer.value, end, doing)?;
         self.notice_zenodo(&page.records);
         Ok(page)

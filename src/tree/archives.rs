@@ -16,6 +16,7 @@ use super::members::{Contents, Item};
 use super::names::{self, Layout};
 use super::node::{Archived, Attributes, Kind, Node};
 use super::open::{Handle, Opened, identity_of};
+use super::served::{MemberId, Served, Way};
 use super::view::Line;
 use super::{ARCHIVES, Tree};
 use crate::archives::{Directory, Member, Memory, OpenMember, Shared};
@@ -29,6 +30,9 @@ use crate::repository::model::{FileEntry, FilePlace, FileStatus, Owner, RecordId
 pub(super) struct Archives {
     /// What they hold.
     known: Timed<Identity, Contents>,
+    /// What was read of those that the repository has told of.
+    read: Timed<Identity, Contents>,
+    pub(super) served: Served,
     shelves: Mutex<LruCache<RecordId, Arc<Shelf>>>,
     members: Mutex<Members>,
     memory: Arc<Memory>,
@@ -41,9 +45,6 @@ struct Shelf {
     /// By their numbers in the layout.
     keys: Vec<Arc<str>>,
 }
-
-/// A member of some archive.
-type MemberId = (Identity, u32);
 
 struct Members {
     open: HashMap<MemberId, Weak<Shared>>,
@@ -80,6 +81,8 @@ impl Archives {
         };
         Archives {
             known: Timed::new(CAPACITY, lifetimes),
+            read: Timed::new(CAPACITY / 4, lifetimes),
+            served: Served::default(),
             shelves: Mutex::new(LruCache::new(SHELVES)),
             members: Mutex::new(Members {
                 open: HashMap::new(),
@@ -93,6 +96,7 @@ impl Archives {
     /// Looks anew the next time.
     pub(super) fn expire(&self) {
         self.known.expire();
+        self.read.expire();
     }
 
     /// What all who have this member open share.
@@ -258,15 +262,34 @@ impl Tree {
     pub(super) fn open_member(&self, record: &RecordId, key: &Arc<str>, number: u32) -> Result<Opened> {
         let entry = self.archive(record, key)?;
         let contents = self.contents(record, key)?;
-        let member = contents.member(number).ok_or_else(|| Error::call(libc::ENOENT))?;
+        let gone = || Error::call(libc::ENOENT);
+        let member = contents.member(number).ok_or_else(gone)?;
         let owner = Owner::Record(record.clone());
         let place = FilePlace {
             owner: owner.clone(),
             key: Arc::clone(key),
         };
+        let id = (identity_of(&place, &entry), number);
+        let read;
+        let member = if contents.is_told() {
+            if let Some(bytes) = self.extracted(&place, &id, member)? {
+                return Ok(Opened {
+                    direct: true,
+                    ..Opened::plain(Handle::Text(bytes))
+                });
+            }
+            let from = || {
+                let what = place.to_string();
+                let directory = Directory::read(&self.reader(&owner, &entry), &what)?;
+                Contents::new(directory.members, &what)
+            };
+            read = self.archives.read.get(&id.0, from)?;
+            read.member_called(&member.name).ok_or_else(gone)?
+        } else {
+            member
+        };
         let name: String = member.name.chars().take(200).collect();
         let what = format!("{name:?} in {place}");
-        let id = (identity_of(&place, &entry), number);
         let shared = self.archives.shared(&id, member, what)?;
         let open = OpenMember::new(shared, Box::new(self.reader(&owner, &entry)));
         Ok(Opened {
@@ -315,12 +338,15 @@ impl Tree {
             owner: owner.clone(),
             key: Arc::clone(key),
         };
+        let identity = identity_of(&place, &entry);
         let read = || {
             let what = place.to_string();
-            let directory = Directory::read(&self.reader(&owner, &entry), &what)?;
-            Contents::new(directory.members, &what)
+            match self.way_into(&place, &identity, self.reader(&owner, &entry)) {
+                Way::Told(contents) => Ok(contents),
+                Way::Read(source) => Contents::new(Directory::read(&source, &what)?.members, &what),
+            }
         };
-        let contents = self.archives.known.get(&identity_of(&place, &entry), read);
+        let contents = self.archives.known.get(&identity, read);
         contents.inspect_err(|error| {
             if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) {
                 self.floors.catalog.forget_files(&owner);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::Tree;
 use super::browse::Spot;
-use super::node::Node;
+use super::node::{Archived, Node};
 use super::open::identity_of;
 use crate::content::{Wanted, Work};
 use crate::error::{Error, Kind, Result};
@@ -157,7 +157,7 @@ impl Tree {
                 What::Fetch => Err(by_checksum(path)),
                 _ => found,
             });
-            match named.unwrap_or_else(|| self.wanted(path)) {
+            match named.unwrap_or_else(|| self.wanted(path, work)) {
                 Ok(mut found) => wanted.append(&mut found),
                 Err(error) => failed.push((path, error)),
             }
@@ -176,7 +176,7 @@ impl Tree {
     }
 
     /// The files at a place below the mount point, and below it. What is no file of the repository's is left out.
-    fn wanted(&self, path: &str) -> Result<Vec<Wanted>> {
+    fn wanted(&self, path: &str, work: &Work) -> Result<Vec<Wanted>> {
         let missing = || Error::new(Kind::NotFound, format!("there is no {path}"));
         let mut node = Node::Root;
         let mut shown = Vec::new();
@@ -214,9 +214,49 @@ impl Tree {
                 format!("/{shown} is a whole repository"),
             )
             .with_advice("Name records, drafts, folders or files in it.")),
+            Node::Around(spot) => match spot {
+                Spot::User => self.wanted_by_links(&Spot::UserRecords, work),
+                Spot::Community(slug) => {
+                    self.wanted_by_links(&Spot::CommunityRecords(Arc::clone(slug)), work)
+                }
+                spot if spot.has_links_to_records() => self.wanted_by_links(spot, work),
+                Spot::Searches
+                | Spot::Communities
+                | Spot::UserCommunities
+                | Spot::Dois
+                | Spot::DoiFolder(_) => Err(Error::new(
+                    Kind::Refused,
+                    format!("/{shown} is no record and no list of records"),
+                )
+                .with_advice("Name what is in it: a search, a community, the whole of a DOI.")),
+                _ => Ok(Vec::new()),
+            },
+            // Its bytes are those of the archive.
+            Node::Archived(id, Archived::Folder(key, _) | Archived::File(key, _)) => {
+                let owner = Owner::Record(id.clone());
+                let view = self.view(&owner)?;
+                let file = view.file(key).ok_or_else(missing)?;
+                Ok(wanted_file(&owner, file, shown).into_iter().collect())
+            }
             // What stands beside the files, as a pattern of a shell may name it.
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// The files of all records that a folder holds links to. A record of which they can't be had is settled.
+    fn wanted_by_links(&self, folder: &Spot, work: &Work) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for id in self.records_in(folder)? {
+            if work.is_stopped() {
+                return Err(stopped());
+            }
+            let shown = format!("records/{id}");
+            match self.wanted_below(&Owner::Record(id), "", &format!("{shown}/files")) {
+                Ok(mut found) => wanted.append(&mut found),
+                Err(error) => work.fail(&shown, &error),
+            }
+        }
+        Ok(wanted)
     }
 
     fn wanted_below(&self, owner: &Owner, folder: &str, shown: &str) -> Result<Vec<Wanted>> {

@@ -117,7 +117,7 @@ impl Tree {
             "discard" => self.floors.staging.discard(upload()?)?,
             "refresh" if argument.trim().is_empty() => {
                 self.floors.catalog.expire();
-                self.archives.expire();
+                self.refresh_all(None);
             }
             "refresh" => self.refresh(argument)?,
             "which" => return self.which(argument),

@@ -24,7 +24,12 @@ pub(super) struct Contents {
     folders: Vec<Folder>,
     members: Vec<Member>,
     weight: usize,
+    /// What is added to the numbers of all but the first folder.
+    base: u32,
 }
+
+/// What the numbers begin with of what the repository has listed. They are no numbers of what is read from the same archive.
+const TOLD: u32 = 1 << 31;
 
 /// A folder in an archive.
 #[derive(Debug, Default)]
@@ -61,6 +66,7 @@ impl Contents {
             folders: vec![Folder::default()],
             members: Vec::new(),
             weight: 0,
+            base: 0,
         };
         let mut left_out = Vec::new();
         let mut places = Vec::with_capacity(members.len());
@@ -101,14 +107,41 @@ impl Contents {
         Ok(contents)
     }
 
+    /// The same, as told by the repository and not read from the archive.
+    pub(super) fn told(mut self) -> Self {
+        self.base = TOLD;
+        for folder in &mut self.folders {
+            for item in folder.items.values_mut() {
+                match item {
+                    Item::Folder(number) | Item::File(number) => *number += TOLD,
+                }
+            }
+        }
+        self
+    }
+
+    /// Whether it was told by the repository: then there is no saying where a member is in the archive.
+    pub(super) fn is_told(&self) -> bool {
+        self.base == TOLD
+    }
+
     /// A folder by its number.
     pub(super) fn folder(&self, number: u32) -> Option<&Folder> {
+        let number = match number {
+            0 => 0,
+            _ => number.checked_sub(self.base)?,
+        };
         self.folders.get(number as usize)
     }
 
     /// A member by its number.
     pub(super) fn member(&self, number: u32) -> Option<&Member> {
-        self.members.get(number as usize)
+        self.members.get(number.checked_sub(self.base)? as usize)
+    }
+
+    /// A member by its name in the archive; of several, the one that counts.
+    pub(super) fn member_called(&self, name: &str) -> Option<&Member> {
+        self.members.iter().rfind(|member| &*member.name == name)
     }
 
     /// Makes the folders that a member's name goes through.

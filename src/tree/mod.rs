@@ -20,6 +20,7 @@ mod node;
 mod open;
 mod refresh;
 mod rename;
+mod served;
 mod sums;
 mod told;
 mod view;

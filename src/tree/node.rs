@@ -112,8 +112,15 @@ impl Node {
             Node::Home(owner) | Node::Document(owner) | Node::Folder(owner, _) | Node::File(owner, _) => {
                 owner.id() == id
             }
-            Node::Concept(of) | Node::Sums(of) | Node::Rejected(of) | Node::Reasons(of) => of == id,
-            _ => false,
+            Node::Concept(of)
+            | Node::Sums(of)
+            | Node::Rejected(of)
+            | Node::Reasons(of)
+            | Node::Archived(of, _) => of == id,
+            Node::Around(spot) => spot.record() == Some(id),
+            Node::Root | Node::Records | Node::Drafts | Node::Control | Node::Status | Node::Commands => {
+                false
+            }
         }
     }
 

@@ -9,7 +9,10 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::Tree;
-use super::node::{Kind, Node};
+use super::browse::{self, Spot};
+use super::inodes::Inodes;
+use super::node::{Archived, Kind, Node};
+use crate::catalog;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::repository::model::{Owner, RecordId};
 
@@ -40,17 +43,44 @@ impl Tree {
     /// # Errors
     /// None so far as the place can be read: what can't be asked for now is asked for when somebody looks.
     pub(super) fn refresh(&self, path: &str) -> Result<()> {
-        let mut names = path.split('/').filter(|name| !name.is_empty());
-        let id = match (names.next(), names.next()) {
-            (Some("records"), Some(name)) => RecordId::new(name),
-            (Some("drafts"), Some(name)) => self.draft_called(name),
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let id = match *names {
+            ["records", name, ..] => RecordId::new(name),
+            ["drafts", name, ..] => self.draft_called(name),
             _ => None,
         };
         match id {
             Some(id) => self.refresh_one(&id),
-            None => self.floors.catalog.expire(),
+            None => {
+                self.floors.catalog.changed_somewhere();
+                self.refresh_all(names.get(1).copied());
+            }
         }
         Ok(())
+    }
+
+    /// What the catalog says is asked for anew: so is what the kernel knows of it. `slug` is a community that may have come or
+    /// gone.
+    pub(super) fn refresh_all(&self, slug: Option<&str>) {
+        self.archives.expire();
+        let stale = {
+            let state = self.state.lock();
+            let communities = [Spot::Communities, Spot::UserCommunities].map(Node::Around);
+            let folders = communities.iter().filter_map(|node| state.inodes.number(node));
+            Stale {
+                names: folders
+                    .flat_map(|folder| slug.map(|slug| (folder, slug.to_owned())))
+                    .collect(),
+                inodes: numbers_of(&state.inodes, |node| node.is_published() || *node == Node::Drafts),
+            }
+        };
+        self.tell_of(stale);
+    }
+
+    fn tell_of(&self, stale: Stale) {
+        if let Some(listener) = self.listener.0.get() {
+            listener(stale);
+        }
     }
 
     fn draft_called(&self, name: &str) -> Option<RecordId> {
@@ -62,7 +92,7 @@ impl Tree {
         let catalog = &self.floors.catalog;
         let draft = Owner::Draft(id.clone());
         let title = self.state.lock().titles.title_of(id).cloned();
-        catalog.changed_elsewhere(id);
+        let changed = catalog.changed_elsewhere(id);
         // Both are asked for now: what fails is asked for again by who looks.
         let has_draft = match catalog.draft(id) {
             Ok(_) => true,
@@ -77,7 +107,7 @@ impl Tree {
         };
         let record = catalog.record(id);
         let mut state = self.state.lock();
-        if record.is_ok_and(|record| record.id == *id) {
+        if record.as_ref().is_ok_and(|record| record.id == *id) {
             state.used.put(Owner::Record(id.clone()), ());
         }
         // A folder that is still there may be somebody's working directory, and keeps its name.
@@ -94,14 +124,10 @@ impl Tree {
             stale.names.push((drafts, id.to_string()));
             stale.names.extend(title.map(|title| (drafts, title)));
         }
-        // The bytes of a published file are always the same.
-        stale.inodes = state
-            .inodes
-            .nodes()
-            .filter(|node| node.is_of(id) && !matches!(node, Node::File(Owner::Record(_), _)))
-            .filter_map(|node| state.inodes.number(node))
-            .take(MOST)
-            .collect();
+        stale
+            .names
+            .extend(names_around(&state.inodes, id, &changed, record.ok().as_deref()));
+        stale.inodes = numbers_of(&state.inodes, |node| changed.iter().any(|id| node.is_of(id)));
         let folders = [Node::Records, Node::Drafts];
         stale
             .inodes
@@ -110,9 +136,7 @@ impl Tree {
             state.inodes.detach(&Node::Home(draft));
         }
         drop(state);
-        if let Some(listener) = self.listener.0.get() {
-            listener(stale);
-        }
+        self.tell_of(stale);
     }
 
     /// What is at a place below the mount point: a record or a draft, and what of it.
@@ -148,6 +172,59 @@ impl Tree {
             Owner::Record(id) => json!({"record": id.as_str(), "key": key}),
         })
     }
+}
+
+/// The numbers of some nodes. The bytes of a published file are always the same: the kernel keeps those.
+fn numbers_of(inodes: &Inodes, wanted: impl Fn(&Node) -> bool) -> Vec<u64> {
+    let is_file = |node: &Node| {
+        matches!(
+            node,
+            Node::File(Owner::Record(_), _) | Node::Archived(_, Archived::File(..))
+        )
+    };
+    inodes
+        .nodes()
+        .filter(|node| !is_file(node) && wanted(node))
+        .filter_map(|node| inodes.number(node))
+        .take(MOST)
+        .collect()
+}
+
+/// The names that stand for something else, or for nothing any more, since a record was changed: links to it wherever
+/// records are found, its DOI, and in `changed`, its versions.
+fn names_around(
+    inodes: &Inodes,
+    id: &RecordId,
+    changed: &[RecordId],
+    record: Option<&catalog::Entry>,
+) -> Vec<(u64, String)> {
+    let mut names = Vec::new();
+    for node in inodes.nodes() {
+        let Node::Around(spot) = node else { continue };
+        let in_it: Vec<String> = match spot {
+            Spot::Versions(of) if changed.contains(of) => {
+                let number = record.and_then(|record| record.version);
+                let number = number.map(|number| number.to_string());
+                number.into_iter().chain(["latest".to_owned()]).collect()
+            }
+            spot if spot.has_links_to_records() => vec![id.to_string()],
+            _ => continue,
+        };
+        if let Some(folder) = inodes.number(node) {
+            names.extend(in_it.into_iter().map(|name| (folder, name)));
+        }
+        if names.len() > MOST {
+            break;
+        }
+    }
+    let doi = record.and_then(catalog::Entry::doi);
+    let steps = doi.map(|doi| browse::steps_of(&doi)).unwrap_or_default();
+    names.extend(
+        steps
+            .into_iter()
+            .filter_map(|(folder, name)| Some((inodes.number(&Node::Around(folder))?, name))),
+    );
+    names
 }
 
 /// Whose a node is, and its key.

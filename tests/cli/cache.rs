@@ -153,6 +153,51 @@ fn what_was_fetched_is_verified_and_read_without_the_repository() {
 }
 
 #[test]
+fn what_is_found_by_looking_around_is_fetched_through_its_links() {
+    let world = World::new(&[100], &[]);
+    let (first, sandbox) = (&world.id, &world.sandbox);
+    let second = sandbox.publish(NewRecord::titled("Depths").file("a", "second").version_of(first));
+    let other = sandbox.publish(NewRecord::titled("Depths below").file("a", "other"));
+    let hidden = NewRecord::titled("Depths unseen").file("a", "-").owner("bob");
+    let hidden = sandbox.publish(hidden.restricted_files());
+    let top = world.home.mountpoint();
+    let fetched = |path: &str, code: i32, parts: &[&str]| {
+        let path = top.join(path);
+        world.run(&["fetch", text(&path)]).expect(code, parts);
+    };
+    // A record of which the files may not be had is told, and the others are fetched.
+    fetched(
+        "search/depths",
+        1,
+        &[
+            &format!("records/{second}/files/a: fetched"),
+            &format!("records/{other}/files/a: fetched"),
+            &format!("records/{hidden}: failed"),
+            "restricted",
+        ],
+    );
+    let concept = sandbox.concept_of(first);
+    let doi = format!("doi/10.5072/{other}");
+    assert!(fs::symlink_metadata(top.join(&doi)).is_ok());
+    for path in [
+        format!("search/depths/{other}"),
+        format!("records/{concept}"),
+        format!("records/{first}/versions/latest"),
+        doi,
+    ] {
+        fetched(&path, 0, &["1 here already"]);
+    }
+    fetched(&format!("records/{concept}/versions/1"), 0, &["files/a: fetched"]);
+    for path in ["search", "communities", "doi", "doi/10.5072"] {
+        fetched(
+            path,
+            1,
+            &["no record and no list of records", "Name what is in it"],
+        );
+    }
+}
+
+#[test]
 fn fetching_what_is_here_costs_no_request() {
     let world = World::new(&[2 * MIB, 100], &[]);
     let files = world.record().join("files");

@@ -210,6 +210,49 @@ fn archives_are_read_in_every_way_that_servers_send_files() {
 }
 
 #[test]
+fn where_the_server_sends_no_parts_it_lists_and_extracts_itself() {
+    let archive = zip("z.writestr('d/small.txt', text(900_000, 1))\n\
+         z.writestr('ü %2F#?.txt', 'odd')\n\
+         z.writestr('large', noise(20_000_000, 2), ZIP_STORED)");
+    let (sandbox, mount, path) = mounted(&archive);
+    sandbox.knobs(|knobs| knobs.mode = ContentMode::Ignored);
+    sandbox.reset_counts();
+    assert_eq!(names(&path), ["d", "large", "ü %2F#?.txt"]);
+    let compare = |member: &str, file: &str| {
+        let shown = path.join(file);
+        let archive = mount.local("a.zip");
+        shell(&format!(
+            "unzip -p {} '{member}' | cmp - '{}'",
+            archive.display(),
+            shown.display()
+        ));
+        let size = fs::metadata(&shown).unwrap().len();
+        assert_eq!(size, fs::read(&shown).unwrap().len() as u64);
+    };
+    fs::write(mount.local("a.zip"), &archive).unwrap();
+    compare("d/small.txt", "d/small.txt");
+    assert_eq!(fs::read_to_string(path.join("ü %2F#?.txt")).unwrap(), "odd");
+    // What the host does was found out by asking for the end of the archive; that answer was left.
+    assert_eq!(sandbox.count(Route::Content), 1, "{:?}", sandbox.counts());
+    assert_eq!(sandbox.count(Route::Container), 1);
+    assert_eq!(
+        sandbox.count(Route::Member),
+        2,
+        "each once, however often it is read"
+    );
+    // Most of the archive is read from the archive, once.
+    compare("large", "large");
+    compare("d/small.txt", "d/small.txt");
+    assert_eq!(sandbox.count(Route::Content), 2, "{:?}", sandbox.counts());
+    assert_eq!(sandbox.count(Route::Member), 2);
+    let before = fs::metadata(path.join("large")).unwrap();
+    crate::control::done(&mount, "refresh");
+    assert_eq!(names(&path).len(), 3);
+    compare("large", "large");
+    assert_eq!(before.len(), fs::metadata(path.join("large")).unwrap().len());
+}
+
+#[test]
 fn seeks_in_a_deflated_member_find_its_bytes_for_several_readers() {
     let archive = zip("z.writestr('m', text(20_000_000, 1))");
     let (_sandbox, mount, path) = mounted(&archive);
@@ -358,6 +401,8 @@ fn bytes_that_came_wrong_are_eio_once_and_fetched_anew() {
     for (member, offset) in [("a", 2_000_000), ("b", 4_500_000)] {
         let (sandbox, _mount, path) = mounted(&archive);
         assert_eq!(names(&path), ["a", "b"]);
+        // While somebody has it open, what is known of its bytes is not forgotten by itself.
+        let _archive = File::open(path.join("../../files/a.zip")).unwrap();
         let fault = sandbox.fault(Fault::on(Route::Content).then(Effect::FlipByte { offset }));
         assert_eq!(errno(fs::read(path.join(member))), libc::EIO);
         sandbox.remove_fault(fault);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{elsewhere, errno, mount, names};
 
-fn make(sandbox: &Sandbox, slug: &str) {
+pub fn make(sandbox: &Sandbox, slug: &str) {
     let document = json!({
         "slug": slug,
         "metadata": {"title": format!("Community {slug}"), "description": "About it", "type": {"id": "project"}},

@@ -32,7 +32,7 @@ fn command(mount: &Mount, line: &str) -> (i32, Value) {
     )
 }
 
-fn done(mount: &Mount, line: &str) {
+pub fn done(mount: &Mount, line: &str) {
     assert_eq!(
         command(mount, line),
         (0, serde_json::json!({"ok": true})),

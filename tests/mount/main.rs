@@ -28,6 +28,7 @@ mod published;
 mod races;
 mod reading;
 mod real;
+mod refresh;
 mod remembered;
 mod rename;
 mod search;

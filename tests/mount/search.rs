@@ -261,6 +261,27 @@ fn walking_a_search_on_zenodo_meets_no_limit() {
 }
 
 #[test]
+fn a_server_with_short_pages_is_searched_though_nothing_else_has_told_of_them() {
+    let sandbox = Sandbox::start_with(Options {
+        knobs: Flavour::Zenodo.knobs(),
+        ..Options::default()
+    });
+    let guest = how(&sandbox.url()).start();
+    let ids: Vec<String> = (0..30)
+        .map(|number| sandbox.publish(NewRecord::titled(&format!("climate {number}")).file("a.csv", "1,2\n")))
+        .collect();
+    sandbox.reset_counts();
+    assert_eq!(names(&guest.path("search/climate")).len(), ids.len());
+    // The first, longer one is refused, once.
+    assert_eq!(sandbox.count(Route::Search), 3, "{:?}", sandbox.counts());
+    assert_eq!(
+        names(&guest.path("search/?q=climate&size=50&sort=newest")).len(),
+        ids.len()
+    );
+    assert_eq!(sandbox.count(Route::Search), 5, "{:?}", sandbox.counts());
+}
+
+#[test]
 fn walks_that_follow_links_end() {
     let sandbox = Sandbox::start();
     let mut id = sandbox.publish(NewRecord::titled("Snow").file("a", "0"));

@@ -73,6 +73,17 @@ impl Tree {
     }
 }
 
+/// The folders that a DOI goes through, each with the name in it that goes on.
+pub(in crate::tree) fn steps_of(doi: &str) -> Vec<(Spot, String)> {
+    let parts: Option<Vec<String>> = doi.split('/').map(|part| names::name_of_id(part, "")).collect();
+    let Some(parts) = parts else {
+        return Vec::new();
+    };
+    (1..parts.len())
+        .map(|end| (Spot::DoiFolder(parts[..end].join("/").into()), parts[end].clone()))
+        .collect()
+}
+
 /// Folders between a DOI as it is shown and the top.
 fn depth(shown: &str) -> usize {
     shown.split('/').count()

@@ -29,6 +29,7 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::repository::ExportFormat;
 use crate::repository::model::RecordId;
+pub(super) use doi::steps_of;
 pub use links::Link;
 pub use pages::Growing;
 
@@ -105,6 +106,23 @@ impl Spot {
             Spot::Link(_) => Kind::Link,
             _ => Kind::Folder,
         }
+    }
+
+    /// The record that it belongs to, or that it leads to.
+    pub(super) fn record(&self) -> Option<&RecordId> {
+        match self {
+            Spot::Versions(id) | Spot::Exports(id) | Spot::Export(id, _) => Some(id),
+            Spot::Link(link) => link.record(),
+            _ => None,
+        }
+    }
+
+    /// Whether it holds links to records by their ids.
+    pub(super) fn has_links_to_records(&self) -> bool {
+        matches!(
+            self,
+            Spot::Search(_) | Spot::UserRecords | Spot::CommunityRecords(_)
+        )
     }
 
     /// What stands at the top of the mount.

@@ -113,6 +113,23 @@ impl Tree {
         }
     }
 
+    /// The records that the links in a folder lead to.
+    pub(in crate::tree) fn records_in(&self, folder: &Spot) -> Result<Vec<RecordId>> {
+        let listing = self.list_around(folder)?;
+        let (mut ids, mut start) = (Vec::new(), 0);
+        loop {
+            let lines = self.lines_from(&listing, start)?;
+            if lines.is_empty() {
+                return Ok(ids);
+            }
+            start += lines.len();
+            ids.extend(lines.iter().filter_map(|line| match &line.node {
+                Node::Around(Spot::Link(link)) => link.record().cloned(),
+                _ => None,
+            }));
+        }
+    }
+
     /// The line of a name, in what is known or else in what the repository says.
     pub(super) fn find(&self, source: &Source, limit: usize, name: &str) -> Result<Option<Spot>> {
         let found = |(lines, _): &Page| {
