@@ -179,28 +179,34 @@ impl Place {
     /// The mounts of this repository that answer, the one that is meant first.
     #[must_use]
     pub fn mounts(&self) -> Vec<Mounted> {
+        self.mounts_and_stuck().0
+    }
+
+    /// The mounts of this repository that answer, the one that is meant first; and those that may be of it and say nothing.
+    #[must_use]
+    pub fn mounts_and_stuck(&self) -> (Vec<Mounted>, Vec<PathBuf>) {
         let url = self.repository.url();
+        let (mut found, mut stuck) = (Vec::new(), Vec::new());
         let Ok(mounts) = mountinfo::ours(None) else {
-            return Vec::new();
+            return (found, stuck);
         };
         let here: Vec<Mount> = mounts
             .into_iter()
             .filter(|mount| mount.may_be_of(url) || self.mountpoint.as_ref() == Some(&mount.mountpoint))
             .collect();
         let answers = probe::ask_all(&here).unwrap_or_default();
-        let mut found: Vec<Mounted> = here
-            .into_iter()
-            .zip(answers)
-            .filter_map(|(mount, answer)| match answer {
-                Answer::Status(status) if status.repository == url => Some(Mounted {
+        for (mount, answer) in here.into_iter().zip(answers) {
+            match answer {
+                Answer::Status(status) if status.repository == url => found.push(Mounted {
                     mountpoint: mount.mountpoint,
                     status,
                 }),
-                _ => None,
-            })
-            .collect();
+                Answer::Stuck => stuck.push(mount.mountpoint),
+                _ => {}
+            }
+        }
         found.sort_by_key(|mounted| self.mountpoint.as_ref() != Some(&mounted.mountpoint));
-        found
+        (found, stuck)
     }
 
     /// Where a draft is to be found in a mount that can write to it; `None` if there is none.

@@ -4,11 +4,12 @@
 //! What changed is asked for at once, because listings of the server learn of it seconds later. The kernel is told to drop
 //! names that mean something else now, through a listener of `mount/`: this floor knows nothing of FUSE.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
 use super::Tree;
+use super::browse::{LOGO, Spot};
 use super::node::{Kind, Node};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::repository::model::{Owner, RecordId};
@@ -48,9 +49,50 @@ impl Tree {
         };
         match id {
             Some(id) => self.refresh_one(&id),
-            None => self.floors.catalog.expire(),
+            None => {
+                self.floors.catalog.expire();
+                self.forget_place(path);
+            }
         }
         Ok(())
+    }
+
+    /// Tells the kernel that a community may have come, changed or gone, or the lists of the user's own: it relies on what it
+    /// was told for as long as published records count as current.
+    fn forget_place(&self, path: &str) {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        let slug: Option<Arc<str>> = match (names.next(), names.next()) {
+            (Some("communities"), Some(name)) => Some(name.into()),
+            (Some("user"), _) => None,
+            _ => return,
+        };
+        let state = self.state.lock();
+        let number = |spot: Spot| state.inodes.number(&Node::Around(spot));
+        let mut stale = Stale::default();
+        let folders = [Spot::Communities, Spot::UserCommunities, Spot::UserRecords];
+        for folder in folders.into_iter().filter_map(number) {
+            stale.inodes.push(folder);
+            stale.names.extend(slug.iter().map(|slug| (folder, slug.to_string())));
+        }
+        if let Some(slug) = slug {
+            let parts = [
+                Spot::Community,
+                Spot::CommunityDocument,
+                Spot::CommunityLogo,
+                Spot::CommunityRecords,
+            ];
+            stale
+                .inodes
+                .extend(parts.iter().filter_map(|part| number(part(Arc::clone(&slug)))));
+            if let Some(folder) = number(Spot::Community(slug)) {
+                // A logo may be there now, or gone.
+                stale.names.push((folder, LOGO.to_owned()));
+            }
+        }
+        drop(state);
+        if let Some(listener) = self.listener.0.get() {
+            listener(stale);
+        }
     }
 
     fn draft_called(&self, name: &str) -> Option<RecordId> {

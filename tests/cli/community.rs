@@ -5,8 +5,8 @@ use std::fs;
 use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
 use serde_json::{Value, json};
 
-use crate::machine::Home;
-use crate::mounted::mounted_with_token;
+use crate::machine::{Home, signal};
+use crate::mounted::{kill, mounted_with_token};
 use crate::user::{User, complaints};
 
 /// Makes a community of which the owner publishes without a review.
@@ -263,4 +263,39 @@ fn who_may_not_is_told_so() {
     User::new(&home, &tuwien, ALICE)
         .run(&["community", "create", "ice", "--title", "Ice"])
         .expect(1, &["can't make a community", "403"]);
+}
+
+#[test]
+fn a_renamed_community_is_seen_at_once_in_each_mount_and_a_dead_or_stuck_one_holds_up_nobody() {
+    let sandbox = Sandbox::start();
+    let owner = Home::new();
+    let alice = User::new(&owner, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    let homes = [Home::new(), Home::new(), Home::new(), Home::new()];
+    for home in &homes {
+        let token = home.file("token", ALICE);
+        home.mount(&["--token-file", &token, "--metadata-ttl", "1h"], &sandbox.url())
+            .expect(0, &["signed in"]);
+    }
+    let [one, other, dead, stuck] = &homes;
+    kill(dead);
+    signal(stuck.process("worker"), libc::SIGSTOP);
+    let there = |home: &Home, slug: &str| fs::metadata(home.mountpoint().join("communities").join(slug)).is_ok();
+    for home in [one, other] {
+        // The kernel relies on both answers for an hour.
+        assert!(there(home, "glaciers") && !there(home, "ice"));
+    }
+    let began = std::time::Instant::now();
+    alice
+        .run(&["community", "rename", "--yes", "glaciers", "ice"])
+        .expect(0, &["glaciers is ice now", stuck.mountpoint().to_str().unwrap()]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    signal(stuck.process("worker"), libc::SIGCONT);
+    for home in [one, other] {
+        assert!(there(home, "ice") && !there(home, "glaciers"));
+        let own = fs::read_dir(home.mountpoint().join("user/communities")).unwrap();
+        let names: Vec<_> = own.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["ice"]);
+        home.unmount(&[]).expect(0, &["unmounted"]);
+    }
 }
