@@ -72,7 +72,9 @@ impl Tree {
         let folders = [Spot::Communities, Spot::UserCommunities, Spot::UserRecords];
         for folder in folders.into_iter().filter_map(number) {
             stale.inodes.push(folder);
-            stale.names.extend(slug.iter().map(|slug| (folder, slug.to_string())));
+            stale
+                .names
+                .extend(slug.iter().map(|slug| (folder, slug.to_string())));
         }
         if let Some(slug) = slug {
             let parts = [

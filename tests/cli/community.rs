@@ -280,7 +280,8 @@ fn a_renamed_community_is_seen_at_once_in_each_mount_and_a_dead_or_stuck_one_hol
     let [one, other, dead, stuck] = &homes;
     kill(dead);
     signal(stuck.process("worker"), libc::SIGSTOP);
-    let there = |home: &Home, slug: &str| fs::metadata(home.mountpoint().join("communities").join(slug)).is_ok();
+    let there =
+        |home: &Home, slug: &str| fs::metadata(home.mountpoint().join("communities").join(slug)).is_ok();
     for home in [one, other] {
         // The kernel relies on both answers for an hour.
         assert!(there(home, "glaciers") && !there(home, "ice"));
@@ -289,7 +290,11 @@ fn a_renamed_community_is_seen_at_once_in_each_mount_and_a_dead_or_stuck_one_hol
     alice
         .run(&["community", "rename", "--yes", "glaciers", "ice"])
         .expect(0, &["glaciers is ice now", stuck.mountpoint().to_str().unwrap()]);
-    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
     signal(stuck.process("worker"), libc::SIGCONT);
     for home in [one, other] {
         assert!(there(home, "ice") && !there(home, "glaciers"));

@@ -32,7 +32,7 @@ fn a_link_is_printed_once_and_listed_changed_and_revoked_without_its_secret() {
     let id = sandbox.publish(NewRecord::titled("Snow depths"));
     let alice = User::new(&home, &sandbox, ALICE);
     let made = alice.run(&["share", "create", &id, "--expires", "2099-12-31", "-d", "for Bob"]);
-    made.expect(0, &["view, until the end of 2099-12-31"]);
+    made.expect(0, &["view, until 2099-12-31, 00:00 UTC"]);
     let address = made.stdout.trim_end();
     assert!(
         address.starts_with(&format!("{}/records/{id}?token=", sandbox.url())),
@@ -62,16 +62,20 @@ fn a_link_is_printed_once_and_listed_changed_and_revoked_without_its_secret() {
             "--expires",
             "2098-01-01",
         ])
-        .expect(0, &["preview, until the end of 2098-01-01"]);
+        .expect(0, &["preview, until 2098-01-01, 00:00 UTC"]);
     let later = alice.run(&["share", "update", &id, &number, "--expires", "2099-01-01"]);
     later.expect(1, &["\nexpires_at: "]);
 
     alice
         .run(&["share", "revoke", &id, &number])
         .expect(2, &["--yes", "nothing was done"]);
-    alice
-        .run(&["share", "revoke", "--yes", &id, &number])
-        .expect(0, &["is revoked"]);
+    // The link itself is no id of one, and is not repeated.
+    let wrong = alice.run(&["share", "revoke", "--yes", &id, address]);
+    wrong.expect(1, &["no link to"]);
+    assert!(!wrong.stderr.contains(secret(address)), "{wrong:#?}");
+    let twice = alice.run(&["share", "revoke", "--yes", &id, &number, &number[..8], &number]);
+    twice.expect(0, &["is revoked"]);
+    assert_eq!(twice.stdout.lines().count(), 1);
     assert_eq!(alice.run(&["share", "list", &id]).stdout, "");
     alice
         .run(&["share", "revoke", "--yes", &id, &number])
