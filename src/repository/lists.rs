@@ -9,7 +9,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::model::Record;
-use super::transport::{Ask, JSON};
+use super::transport::{Answer, Ask, JSON};
 use super::{Repository, Search};
 use crate::error::{Error, Kind, Result};
 
@@ -62,9 +62,36 @@ impl Repository {
         doing: &str,
         read: impl FnMut(Value) -> Option<T>,
     ) -> Result<Listing<T>> {
-        let (url, end) = self.list_url(path, search, more)?;
-        let answer = self.ask(Ask::get(url, doing).accept(JSON))?;
+        let (answer, end) = self.ask_page(path, search, more, JSON, doing)?;
         read_listing(answer.value, end, doing, read)
+    }
+
+    /// One page as the server gives it, and how many there are up to its end. A server that refuses the size is asked for the
+    /// size that it names, now and from now on.
+    pub(super) fn ask_page(
+        &self,
+        path: &str,
+        search: &Search,
+        more: &[(&str, &str)],
+        accept: &'static str,
+        doing: &str,
+    ) -> Result<(Answer, u64)> {
+        let mut largest = self.largest_page();
+        loop {
+            let (url, end) = self.list_url(path, search, more)?;
+            self.wait_to_search(path, doing)?;
+            let error = match self.ask(Ask::get(url, doing).accept(accept)) {
+                Ok(answer) => return Ok((answer, end)),
+                Err(error) => error,
+            };
+            match largest_named(&error) {
+                Some(named) if named < largest.min(search.size) => {
+                    self.page_limit.fetch_min(named, Ordering::Relaxed);
+                    largest = named;
+                }
+                _ => return Err(error),
+            }
+        }
     }
 
     /// Where searches of records are limited apart from all else, they wait for their turn.
@@ -109,6 +136,15 @@ impl Repository {
     }
 }
 
+/// The size of a page that a server names when it refuses a larger one: `size: Page size cannot be greater than 25. …`
+/// (reference, section 8).
+fn largest_named(error: &Error) -> Option<u32> {
+    let field = error.fields().iter().find(|field| field.field == "size")?;
+    let (_, rest) = field.messages.first()?.split_once("greater than ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().filter(|size| *size > 0)
+}
+
 /// Whether it is the DOI that Zenodo gives a record with this id.
 pub(super) fn is_zenodo_doi(doi: &str, id: &str) -> bool {
     doi.strip_prefix(super::doi::ZENODO) == Some(id)
@@ -148,7 +184,30 @@ pub(super) fn read_listing<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Server, answer};
     use super::*;
+
+    #[test]
+    fn a_server_that_names_its_largest_page_is_asked_for_that_from_then_on() {
+        let server = Server::start(|_, head, stream| {
+            let kind = "Content-Type: application/json\r\n";
+            let refused = br#"{"status": 400, "message": "A validation error occurred.", "errors": [{"field": "size",
+                "messages": ["Page size cannot be greater than 25. Please log in to increase the limit to 100."]}]}"#;
+            match head.line.contains("size=25") {
+                true => answer(stream, 200, kind, br#"{"hits": {"hits": [], "total": 0}}"#),
+                false => answer(stream, 400, kind, refused),
+            }
+        });
+        let repository = server.repository();
+        let search = Search {
+            size: 60,
+            ..Search::default()
+        };
+        repository.search(&search).unwrap();
+        repository.communities(&search).unwrap();
+        assert_eq!(server.count(), 3);
+        assert_eq!(repository.largest_page(), 25);
+    }
 
     #[test]
     fn a_record_with_a_doi_of_zenodos_makes_no_zenodo() {

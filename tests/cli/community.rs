@@ -176,6 +176,65 @@ fn a_published_record_gets_into_a_community_is_listed_there_and_taken_out() {
 }
 
 #[test]
+fn one_community_that_refuses_does_not_hide_that_another_was_asked() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    let id = sandbox.publish(NewRecord::titled("Snow depths"));
+    let address = format!("{}/communities/glaciers?q=x", sandbox.url());
+    let said = alice.run(&["community", "submit", "--yes", &id, "nowhere", "glaciers"]);
+    said.expect(1, &[&format!("{id} is in glaciers\n"), "\nnowhere: "]);
+    // The address of its page names it as well, and that of another repository nothing.
+    alice.run(&["community", "records", &address]).expect(0, &[&id]);
+    alice
+        .run(&[
+            "community",
+            "records",
+            "https://other.example/communities/glaciers?token=s3cret",
+        ])
+        .expect(
+            2,
+            &["https://other.example/communities/glaciers is no address of"],
+        );
+}
+
+#[test]
+fn a_draft_that_is_refused_is_not_left_promised_to_the_community() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    alice
+        .run(&[
+            "community",
+            "create",
+            "ice",
+            "--title",
+            "Ice",
+            "--review-policy",
+            "closed",
+        ])
+        .expect(0, &[]);
+    let bare = alice.json(&[
+        "api",
+        "records",
+        "--data",
+        r#"{"metadata": {}, "files": {"enabled": false}}"#,
+    ]);
+    let draft = bare["id"].as_str().unwrap();
+    let refused = alice.run(&["community", "submit", "--yes", draft, "glaciers"]);
+    refused.expect(1, &["\nmetadata.title: "]);
+    alice
+        .run(&["api", &format!("records/{draft}/draft/review")])
+        .expect(1, &["404"]);
+    let good = sandbox.draft(NewRecord::titled("Snow depths").file("a.csv", "x\n"));
+    let submit = ["community", "submit", "--yes", &good, "ice"];
+    alice.run(&submit).expect(0, &["is submitted to ice"]);
+    alice
+        .run(&submit)
+        .expect(1, &["is submitted already", "rdmfs requests cancel"]);
+}
+
+#[test]
 fn a_strangers_record_waits_until_the_community_lets_it_in() {
     let (home, sandbox) = (Home::new(), Sandbox::start());
     let (alice, bob) = (User::new(&home, &sandbox, ALICE), User::new(&home, &sandbox, BOB));

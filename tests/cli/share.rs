@@ -120,6 +120,61 @@ fn a_path_in_a_mount_is_shared_as_an_id_is() {
 }
 
 #[test]
+fn a_record_is_shared_by_its_doi_or_the_address_of_its_page() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    let id = sandbox.draft(NewRecord::titled("Snow depths").file("a.csv", "x\n"));
+    let doi = alice.run(&["reserve-doi", &id]).stdout.trim_end().to_owned();
+    alice.run(&["publish", "--yes", &id]).expect(0, &[]);
+    let draft = sandbox.draft(NewRecord::titled("New depths"));
+    let page = format!("{}/records/{id}", sandbox.url());
+    for name in [&doi, &format!("https://doi.org/{doi}"), &page] {
+        alice
+            .run(&["share", "create", name])
+            .expect(0, &[&format!("/records/{id}?token=")]);
+    }
+    let upload = format!("{}/uploads/{draft}", sandbox.url());
+    alice
+        .run(&["share", "create", &upload, "-p", "preview"])
+        .expect(0, &[&format!("/records/{draft}?token="), "&preview=1"]);
+    let elsewhere = alice.run(&["share", "create", "https://other.example/records/1?token=s3cret"]);
+    elsewhere.expect(2, &["is no address of", "--repository"]);
+    assert!(!elsewhere.stderr.contains("s3cret"), "{elsewhere:#?}");
+    alice
+        .run(&["share", "create", "10.5072/nothing"])
+        .expect(1, &["10.5072/nothing"]);
+}
+
+#[test]
+fn a_link_that_ends_during_a_mount_is_eacces_and_the_log_says_why() {
+    let (owner, home, sandbox) = (Home::new(), Home::new(), Sandbox::start());
+    let id = sandbox.publish(
+        NewRecord::titled("Secret depths")
+            .file("a.csv", "x,y\n1,2\n")
+            .file("b.csv", "x,y\n3,4\n")
+            .restricted(),
+    );
+    let alice = User::new(&owner, &sandbox, ALICE);
+    let link = link(&alice, &id, "view");
+    mount_link(&home, &link).expect(0, &["shared by a link"]);
+    let record = home.mountpoint().join("records").join(&id);
+    fs::read(record.join("files/a.csv")).unwrap();
+    let listed = alice.json(&["share", "list", "--json", &id]);
+    let number = listed[0]["id"].as_str().unwrap();
+    alice
+        .run(&["share", "revoke", "--yes", &id, number])
+        .expect(0, &["is revoked"]);
+    // Revoking told the mount, as it is one of the same repository.
+    let error = fs::read(record.join("files/b.csv")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    let error = fs::read(record.join("record.json")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    assert!(home.log().contains("was revoked or has ended"), "{}", home.log());
+    assert!(!home.log().contains(secret(&link)));
+    home.unmount(&[]).expect(0, &["unmounted"]);
+}
+
+#[test]
 fn a_restricted_record_opens_in_an_anonymous_mount_of_its_link_and_not_without() {
     let (owner, home, sandbox) = (Home::new(), Home::new(), Sandbox::start());
     let id = sandbox.publish(

@@ -34,8 +34,8 @@ Examples:
   rdmfs community submit ~/zenodo/drafts/abcde-12345 glaciers --comment 'Our new data'
   rdmfs community records glaciers --paths
 
-A community is named by its slug, its UUID, or its path in a mount (communities/SLUG). What the
-repository does not accept is told by field, one line each.";
+A community is named by its slug, its UUID, the address of its page, or its path in a mount
+(communities/SLUG). What the repository does not accept is told by field, one line each.";
 
 #[derive(Subcommand)]
 enum What {
