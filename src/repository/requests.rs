@@ -280,10 +280,17 @@ impl Repository {
             self.wait_a_while(pause);
             pause *= 2;
         }
-        Err(error.with_advice(format!(
-            "The answer was lost, and nothing was done so far. Look again in a minute: rdmfs requests show {}",
+        let mut advice = format!(
+            "It was not done so far. Look again in a minute: rdmfs requests show {}",
             before.id
-        )))
+        );
+        // Servers fail with 500 at what publishing a draft would refuse with a field (seen in version 14).
+        if let Some(id) = before.topic.as_ref().filter(|_| action == "accept") {
+            advice.push_str(&format!(
+                ". If it stays so, look whether the draft can be published: rdmfs check {id}"
+            ));
+        }
+        Err(error.with_advice(advice))
     }
 
     /// What happened to a request and what was said of it, oldest first.

@@ -102,7 +102,7 @@ fn missing_fields_a_bad_slug_and_a_logo_that_is_too_large_are_lines_of_field_and
     let renamed = alice.run(&["community", "rename", "-y", "glaciers", "bad slug!"]);
     renamed.expect(1, &["\nslug: "]);
 
-    let large = home.file("large.png", &"x".repeat(1_000_001));
+    let large = home.file("large.png", &format!("<svg>{}", "x".repeat(1_000_000)));
     let logo = alice.run(&["community", "logo", "glaciers", &large]);
     logo.expect(1, &["\nlogo: ", "Limit: 1.00 MB"]);
     let told = alice.run(&["community", "create", "--json", "--data", "{}"]);
@@ -125,6 +125,11 @@ fn a_logo_is_set_saved_and_taken_away() {
         .expect(0, &["has the logo now"]);
     alice.run(&save).expect(0, &["saved"]);
     assert_eq!(fs::read_to_string(&saved).unwrap(), "<svg/>");
+    for none in ["", "a,b\n1,2\n"] {
+        let none = home.file("none.png", none);
+        let refused = alice.run(&["community", "logo", "glaciers", &none]);
+        refused.expect(1, &["none.png can be no logo", "\nlogo: It is no image"]);
+    }
     alice
         .run(&["community", "logo", "glaciers", "--delete"])
         .expect(2, &["--yes"]);
@@ -321,7 +326,10 @@ fn who_may_not_is_told_so() {
     });
     User::new(&home, &tuwien, ALICE)
         .run(&["community", "create", "ice", "--title", "Ice"])
-        .expect(1, &["can't make a community", "403"]);
+        .expect(
+            1,
+            &["can't make a community", "403", "leave that to their operators"],
+        );
 }
 
 #[test]

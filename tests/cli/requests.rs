@@ -172,7 +172,7 @@ fn a_request_whose_answer_is_lost_is_looked_at_and_acted_on_once() {
     sandbox.fault(Fault::on(Route::Act).times(1).then(Effect::ServerError(504)));
     alice
         .run(&["requests", "accept", "--yes", &request])
-        .expect(1, &["nothing was done so far", "rdmfs requests show"]);
+        .expect(1, &["not done so far", "rdmfs check", "rdmfs requests show"]);
 }
 
 #[test]

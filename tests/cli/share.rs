@@ -249,6 +249,11 @@ fn the_secret_of_a_link_is_seen_in_no_process_log_or_status() {
             command.env("INVENIORDM_SHARE_LINK", &link);
             command
         },
+        {
+            let mut command = home.command(["mount", "--share-link-file", "-", place.to_str().unwrap()]);
+            command.stdin(fs::File::open(home.file("link", &link)).unwrap());
+            command
+        },
     ];
     for (number, mut command) in ways.into_iter().enumerate() {
         let mounted = outcome(&mut command);

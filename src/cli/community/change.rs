@@ -71,7 +71,14 @@ pub(super) fn create(arguments: &CreateArguments) -> Result<ExitCode> {
         document["slug"] = json!(slug);
     }
     arguments.fields.write_to(&mut document);
-    let made = repository.create_community(&document)?;
+    let made = repository
+        .create_community(&document)
+        .map_err(|error| match error.kind() {
+            Kind::Denied => error.with_advice(
+                "Some repositories leave that to their operators (TU Wien does); whether the token is good, rdmfs doctor tells.",
+            ),
+            _ => error,
+        })?;
     let address = format!("{}/communities/{}", repository.url(), made.slug);
     tell_of(&place, &[&made.slug]);
     arguments.output.say(

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::change::{find, shown, tell_of};
 use super::{RecordsArguments, RemoveArguments, SubmitArguments};
+use crate::cli::ask::field_lines;
 use crate::cli::decide::pending;
 use crate::cli::target::{Target, What};
 use crate::cli::tell;
@@ -76,6 +77,13 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
             format!("draft {id} is submitted already: request {}", request.id),
         )
         .with_advice(format!("rdmfs requests cancel {} takes it back.", request.id)));
+    }
+    // Servers take drafts in that can't be published, and fail when they are accepted.
+    if let Ok(check) = repository.check_draft(id)
+        && !check.problems.is_empty()
+    {
+        terminal::note(format_args!("as draft {id} is now, it could not be published:"));
+        field_lines(&check.problems).iter().for_each(terminal::complain);
     }
     if !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);

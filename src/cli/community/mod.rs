@@ -146,7 +146,7 @@ struct DeleteArguments {
 struct LogoArguments {
     /// Its slug, its UUID, or its path in a mount
     community: PathBuf,
-    /// The image
+    /// The image: PNG, JPEG, GIF, WebP, AVIF or SVG, of up to 1 MB on most repositories
     #[arg(required_unless_present_any = ["save", "delete"])]
     image: Option<PathBuf>,
     /// Save the logo that it has to this file
