@@ -8,13 +8,11 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Args;
-use serde_json::Value;
 
 use crate::cli::server::connection_advice;
 use crate::cli::target::{Access, Place};
 use crate::cli::{tell, terminal};
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::field_errors;
 use crate::repository::{AnyAnswer, AnyCall};
 
 /// Call any endpoint of the repository's API, with your token, within its limits
@@ -23,7 +21,7 @@ use crate::repository::{AnyAnswer, AnyCall};
 pub struct Arguments {
     /// GET, POST, PUT, PATCH, DELETE or HEAD [default: GET, or POST with --data]
     method: Option<String>,
-    /// The path below /api, such as records/abcde-12345/draft
+    /// The path below /api, such as records/abcde-12345/draft, or a link to the API in one of its answers
     path: String,
     /// What to send: the text itself, @FILE, or - for stdin
     #[arg(short, long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
@@ -53,7 +51,8 @@ The file that a record shows first is a field of its draft's JSON, like all of i
   jq '.files.default_preview = \"figure.png\"' record.json > new && mv new record.json
 
 Nothing is asked, whatever the request does. An answer that is no success is printed all the same; the
-exit code is 1 then, and stderr says why. What may have passed unseen (POST, PATCH) is not sent twice.";
+exit code is 1 then, and stderr says why. What may have passed unseen (POST, PATCH) is not sent twice.
+Files are read and written better in a mount: an answer of over 64 MiB is not taken.";
 
 /// Runs the command.
 ///
@@ -77,20 +76,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             .map_err(connection_advice)?;
     } else {
         let answer = place.repository.call(&call).map_err(connection_advice)?;
+        if answer.is_success() && !matches!(call.method.as_str(), "GET" | "HEAD") {
+            // What it changed, only the server knows. Told first: who reads the answer may not read it to its end.
+            tell::changed_at(&place, &[""]);
+        }
         arguments.print(&answer);
         last = Some(answer);
     }
-    let Some(answer) = last else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    if !answer.is_success() {
-        return Ok(terminal::fail(&failure(&call, &answer)));
+    match last.as_ref().and_then(|answer| failure(&call, answer)) {
+        Some(error) => Ok(terminal::fail(&error)),
+        None => Ok(ExitCode::SUCCESS),
     }
-    if !matches!(call.method.as_str(), "GET" | "HEAD") {
-        // What it changed, only the server knows.
-        tell::changed_at(&place, &[""]);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Arguments {
@@ -123,10 +119,16 @@ impl Arguments {
             }
             terminal::print("\n");
         }
-        let for_people = std::io::stdout().is_terminal().then(|| answer.json()).flatten();
-        match for_people {
-            Some(value) => terminal::say(format_args!("{value:#}")),
-            None => terminal::print_bytes(&answer.body),
+        if !std::io::stdout().is_terminal() {
+            return terminal::print_bytes(&answer.body);
+        }
+        match (answer.json(), std::str::from_utf8(&answer.body)) {
+            (Some(value), _) => terminal::say(format_args!("{value:#}")),
+            (None, Ok(text)) if !text.contains('\0') => terminal::print(text),
+            _ => terminal::note(format_args!(
+                "{} bytes that are no text are not shown on a terminal; send them to a file (> FILE)",
+                answer.body.len()
+            )),
         }
     }
 }
@@ -160,23 +162,17 @@ pub fn data(text: &str) -> Result<Bytes> {
 }
 
 /// Why an answer is no success, in the server's words.
-fn failure(call: &AnyCall, answer: &AnyAnswer) -> Error {
-    let kind = match answer.status {
-        401 | 403 => Kind::Denied,
-        404 | 410 => Kind::NotFound,
-        409 | 412 => Kind::Changed,
-        429 => Kind::RateLimited,
-        500.. => Kind::ServerFailed,
-        _ => Kind::Refused,
-    };
+fn failure(call: &AnyCall, answer: &AnyAnswer) -> Option<Error> {
+    let refusal = answer.refusal.as_ref()?;
     let path = call.path.split('?').next().unwrap_or_default();
-    let what = format!("{} {path}: {}", call.method, answer.status);
-    let value = answer.json().unwrap_or(Value::Null);
-    let error = Error::new(kind, what).with_fields(field_errors(value.get("errors").unwrap_or(&Value::Null)));
-    match value.get("message").and_then(Value::as_str) {
-        Some(message) => error.with_server(terminal::printable(message)),
+    let what = format!("{} {}: {}", call.method, terminal::printable(path), answer.status);
+    let error = Error::new(refusal.kind(), what)
+        .with_fields(refusal.fields().to_vec())
+        .with_advice(refusal.advice().to_owned());
+    Some(match refusal.server_message() {
+        Some(message) => error.with_server(message),
         None => error,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -190,27 +186,5 @@ mod tests {
             ("Accept".to_owned(), "text/csv; a:b".to_owned())
         );
         assert_eq!(header("nothing").unwrap_err().kind(), Kind::Usage);
-    }
-
-    #[test]
-    fn a_refusal_is_told_in_the_servers_words_by_field() {
-        let answer = AnyAnswer {
-            status: 400,
-            headers: Vec::new(),
-            body: Bytes::from_static(
-                br#"{"message": "A validation error occurred.", "errors": [{"field": "slug", "messages": ["No."]}]}"#,
-            ),
-        };
-        let call = AnyCall {
-            method: "POST".into(),
-            path: "communities?token=x".into(),
-            ..AnyCall::default()
-        };
-        let error = failure(&call, &answer);
-        assert_eq!(
-            error.to_string(),
-            "POST communities: 400: the repository says \"A validation error occurred.\""
-        );
-        assert_eq!(error.fields()[0].field, "slug");
     }
 }

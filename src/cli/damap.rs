@@ -82,7 +82,7 @@ fn plans(arguments: &ListArguments) -> Result<ExitCode> {
     )?;
     if arguments.output.json {
         let plans: Vec<Value> = found.items.into_iter().map(|plan| plan.document.into()).collect();
-        terminal::say(format_args!("{:#}", Value::Array(plans)));
+        terminal::say(format_args!("{:#}", json!({"total": found.total, "hits": plans})));
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<[String; 2]> = found

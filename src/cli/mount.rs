@@ -39,7 +39,7 @@ pub struct Arguments {
     /// machine's processes sees it: better put it into a file, or into INVENIORDM_SHARE_LINK
     #[arg(long, value_name = "LINK", conflicts_with = "share_link_file")]
     share_link: Option<String>,
-    /// The same, with the link in a file
+    /// The same, with the link in a file; - for stdin
     #[arg(long, value_name = "FILE")]
     share_link_file: Option<PathBuf>,
     /// Room for files once read, such as 50G [default: the smaller of 20G and a tenth of the disk]

@@ -82,7 +82,7 @@ struct CreateArguments {
     /// What it lets its holder do
     #[arg(short, long, value_enum, default_value = "view")]
     permission: May,
-    /// The last day it is good for; for ever without
+    /// The day when it ends, with its first minute (UTC); without, it never does
     #[arg(short, long, value_name = "YYYY-MM-DD", value_parser = day)]
     expires: Option<String>,
     /// A note to yourself: for whom it is
@@ -110,7 +110,7 @@ struct UpdateArguments {
     /// What it lets its holder do
     #[arg(short, long, value_enum, group = "change")]
     permission: Option<May>,
-    /// An earlier last day
+    /// An earlier day
     #[arg(short, long, value_name = "YYYY-MM-DD", value_parser = day, group = "change")]
     expires: Option<String>,
     /// A note to yourself
@@ -213,7 +213,7 @@ fn print_all(arguments: &ListArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<[String; 5]> = links.iter().map(row).collect();
-    table::show(["ID", "PERMISSION", "LAST DAY", "MADE", "NOTE"], &rows);
+    table::show(["ID", "PERMISSION", "ENDS", "MADE", "NOTE"], &rows);
     if terminal::is_watched() && links.is_empty() {
         terminal::note(format_args!("nobody has a link to {}", target.id));
     }
@@ -248,15 +248,18 @@ fn take_back(arguments: &RevokeArguments) -> Result<ExitCode> {
     let target = Target::find(&arguments.of.target, &arguments.of.access)?;
     let repository = target.place.signed_in()?;
     let links = repository.access_links(&target.id)?;
-    let mut chosen: Vec<&AccessLink> = match arguments.all {
-        true => links.iter().collect(),
-        false => arguments
-            .links
-            .iter()
-            .map(|word| find(&links, word, &target))
-            .collect::<Result<_>>()?,
-    };
-    chosen.dedup_by_key(|link| &link.id);
+    let mut chosen: Vec<&AccessLink> = Vec::new();
+    match arguments.all {
+        true => chosen.extend(&links),
+        false => {
+            for word in &arguments.links {
+                let link = find(&links, word, &target)?;
+                if chosen.iter().all(|other| other.id != link.id) {
+                    chosen.push(link);
+                }
+            }
+        }
+    }
     let lines: Vec<String> = chosen
         .iter()
         .map(|link| {
@@ -278,25 +281,39 @@ fn take_back(arguments: &RevokeArguments) -> Result<ExitCode> {
     if !chosen.is_empty() && !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);
     }
+    let mut revoked = Vec::new();
+    let mut failed = None;
     for link in &chosen {
-        repository.revoke_access_link(&target.id, &link.id)?;
-        if !arguments.of.output.json {
-            terminal::say(format_args!("link {} is revoked", link.id));
+        match repository.revoke_access_link(&target.id, &link.id) {
+            Ok(()) => revoked.push(link.id.as_str()),
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_some() {
+            break;
         }
     }
     // A mount of the link is one of the repository.
-    tell::changed(&target.place, &[&target.id]);
-    if arguments.of.output.json {
-        let ids: Vec<&str> = chosen.iter().map(|link| link.id.as_str()).collect();
-        terminal::say(format_args!("{:#}", json!({"revoked": ids})));
+    if !revoked.is_empty() {
+        tell::changed(&target.place, &[&target.id]);
     }
-    Ok(ExitCode::SUCCESS)
+    if !arguments.of.output.json {
+        for id in &revoked {
+            terminal::say(format_args!("link {id} is revoked"));
+        }
+    } else if failed.is_none() {
+        terminal::say(format_args!("{:#}", json!({"revoked": revoked})));
+    }
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// The link that a word means: its id, or the beginning of no other's.
 fn find<'a>(links: &'a [AccessLink], word: &str, target: &Target) -> Result<&'a AccessLink> {
     let mut found = links.iter().filter(|link| link.id.starts_with(word));
-    let shown = terminal::printable(word);
+    // Somebody may give the link itself, which holds a secret.
+    let shown = match word.contains(['/', '?', '=']) || word.len() > 36 {
+        true => "that one".to_owned(),
+        false => terminal::printable(word),
+    };
     match (
         links.iter().find(|link| link.id == word),
         found.next(),
@@ -334,13 +351,19 @@ fn permission_of(link: &AccessLink) -> String {
 
 fn until(link: &AccessLink) -> String {
     match &link.expires {
-        Some(day) => format!("until the end of {}", terminal::printable(day)),
+        // The server knows days alone, and ends a link when that day begins.
+        Some(end) => format!("until {}, 00:00 UTC", terminal::printable(day_of(end))),
         None => "for ever".to_owned(),
     }
 }
 
+/// The day of a time, as servers write both.
+fn day_of(text: &str) -> &str {
+    text.split(['T', ' ']).next().unwrap_or_default()
+}
+
 fn row(link: &AccessLink) -> [String; 5] {
-    let day = |text: &str| text.split(['T', ' ']).next().unwrap_or_default().to_owned();
+    let day = |text: &str| day_of(text).to_owned();
     [
         link.id.clone(),
         permission_of(link),

@@ -3,6 +3,7 @@
 //! Each source becomes a [`Layer`]; `settings` lays them over each other.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,9 @@ use crate::cli::terminal;
 use crate::cli::units::{Size, Span};
 use crate::error::{Error, Kind, Result};
 use crate::repository::Token;
+
+/// Nothing that holds a secret is longer; a file that is was named by mistake.
+const LONGEST_SECRET: u64 = 64 << 10;
 
 /// What one source says; `None` where it says nothing.
 #[derive(Clone, Default, Deserialize)]
@@ -157,18 +161,31 @@ pub fn token_file(path: &Path) -> Result<String> {
     Ok(token.to_owned())
 }
 
-/// Reads a file that holds the link to a shared record: the link alone, blanks around it don't count.
+/// Reads a file that holds the link to a shared record: the link alone, blanks around it don't count. `-` is stdin.
 ///
 /// # Errors
 /// If it can't be read.
 pub fn share_link_file(path: &Path) -> Result<String> {
-    Ok(read_secret(path, "link file")?.trim().to_owned())
+    let text = match path.as_os_str() == "-" {
+        true => read_small(std::io::stdin())
+            .map_err(|error| Error::local("can't read the link from stdin", &error))?,
+        false => read_secret(path, "link file")?,
+    };
+    Ok(text.trim().to_owned())
+}
+
+/// Reads a text of which the beginning is enough to tell that it is too long to be meant.
+fn read_small(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(LONGEST_SECRET).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Reads a small file that holds a secret, and warns if others can read it too.
 fn read_secret(path: &Path, kind: &str) -> Result<String> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
+    let text = std::fs::File::open(path)
+        .and_then(read_small)
         .map_err(|error| Error::local(format!("can't read the {kind} {shown}"), &error))?;
     let mode = path
         .metadata()

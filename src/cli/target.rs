@@ -1,4 +1,4 @@
-//! What a command is about: a repository, and a record or draft in it, named by an id or by a path in a mount.
+//! What a command is about: a repository, and a record or draft in it, named by an id, a path in a mount, or a DOI or address.
 //!
 //! A path's mount tells the repository, and where its token is kept; the daemon tells which record or draft the path
 //! stands for. An id is of the repository that the settings name, or else of the only mount. Used by all commands that
@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::cli::address::parse_url;
 use crate::cli::mountinfo::{self, Mount};
+use crate::cli::named::{self, Named};
 use crate::cli::probe::{self, Answer};
 use crate::cli::settings::{Credentials, Sources};
 use crate::cli::sources::Layer;
@@ -179,28 +180,34 @@ impl Place {
     /// The mounts of this repository that answer, the one that is meant first.
     #[must_use]
     pub fn mounts(&self) -> Vec<Mounted> {
+        self.mounts_and_stuck().0
+    }
+
+    /// The mounts of this repository that answer, the one that is meant first; and those that may be of it and say nothing.
+    #[must_use]
+    pub fn mounts_and_stuck(&self) -> (Vec<Mounted>, Vec<PathBuf>) {
         let url = self.repository.url();
+        let (mut found, mut stuck) = (Vec::new(), Vec::new());
         let Ok(mounts) = mountinfo::ours(None) else {
-            return Vec::new();
+            return (found, stuck);
         };
         let here: Vec<Mount> = mounts
             .into_iter()
             .filter(|mount| mount.may_be_of(url) || self.mountpoint.as_ref() == Some(&mount.mountpoint))
             .collect();
         let answers = probe::ask_all(&here).unwrap_or_default();
-        let mut found: Vec<Mounted> = here
-            .into_iter()
-            .zip(answers)
-            .filter_map(|(mount, answer)| match answer {
-                Answer::Status(status) if status.repository == url => Some(Mounted {
+        for (mount, answer) in here.into_iter().zip(answers) {
+            match answer {
+                Answer::Status(status) if status.repository == url => found.push(Mounted {
                     mountpoint: mount.mountpoint,
                     status,
                 }),
-                _ => None,
-            })
-            .collect();
+                Answer::Stuck => stuck.push(mount.mountpoint),
+                _ => {}
+            }
+        }
         found.sort_by_key(|mounted| self.mountpoint.as_ref() != Some(&mounted.mountpoint));
-        found
+        (found, stuck)
     }
 
     /// Where a draft is to be found in a mount that can write to it; `None` if there is none.
@@ -246,9 +253,10 @@ impl Target {
             what: What::Id,
         };
         let Some(within) = within::locate(word, &mounts)? else {
-            return match id {
-                Some(id) => Ok(by_id(Place::of(access)?, id)),
-                None => Err(neither(word)),
+            return match (id, word.to_str().filter(|word| named::is_one(word))) {
+                (Some(id), _) => Ok(by_id(Place::of(access)?, id)),
+                (None, Some(word)) => Target::named(word, Place::of(access)?),
+                (None, None) => Err(neither(word)),
             };
         };
         // The one on top, if several lie on each other.
@@ -262,11 +270,34 @@ impl Target {
             (Ok((id, what)), _) => Ok(Target { place, id, what }),
             // In a folder of the mount, an id is an id.
             (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
+            (Err(error), None)
+                if error.kind() == Kind::Local(libc::ENOENT) && word.to_str().is_some_and(named::is_one) =>
+            {
+                Target::named(&word.to_string_lossy(), place)
+            }
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
                 Err(Error::new(Kind::NotFound, error.to_string()).with_advice(error.advice().to_owned()))
             }
             (Err(error), _) => Err(error),
         }
+    }
+}
+
+impl Target {
+    /// What a DOI, or the address of a page of the repository, stands for.
+    fn named(word: &str, place: Place) -> Result<Target> {
+        let (id, what) = match named::read(word, place.repository.url())? {
+            Named::Record(id) => (id, What::Record),
+            Named::Draft(id) => (id, What::Draft),
+            Named::Doi(doi) => (place.repository.record_by_doi(&doi)?.id, What::Record),
+            Named::Community(_) | Named::Request(_) => {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "a record or draft is wanted, and that is the address of something else",
+                ));
+            }
+        };
+        Ok(Target { place, id, what })
     }
 }
 
@@ -305,7 +336,10 @@ fn neither(word: &Path) -> Error {
         Kind::Usage,
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
-    .with_advice("Give an id such as abcde-12345, or the path of a record or draft in a mount (rdmfs status lists them).")
+    .with_advice(
+        "Give an id such as abcde-12345, a DOI, the address of a page, or the path of a record or draft in a mount (rdmfs \
+         status lists them).",
+    )
 }
 
 /// Advice for a failed request that fits the commands.

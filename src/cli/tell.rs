@@ -21,7 +21,14 @@ pub fn changed_at(place: &Place, paths: &[&str]) {
 }
 
 fn tell(place: &Place, lines: &[String]) {
-    for mount in place.mounts() {
+    let (mounts, stuck) = place.mounts_and_stuck();
+    for mountpoint in stuck {
+        terminal::note(format_args!(
+            "{} does not answer; it may show for a while what was before",
+            mountpoint.display()
+        ));
+    }
+    for mount in mounts {
         for line in lines {
             match control::send(&mount.mountpoint, line) {
                 Ok(()) => {}

@@ -139,7 +139,7 @@ pub struct AccessLink {
     pub id: String,
     /// What it lets its holder do. `None` for what only the server knows.
     pub permission: Option<Permission>,
-    /// The last day it is good for, such as `2030-01-01`; for ever without.
+    /// The day when it ends, at 00:00 UTC, such as `2030-01-01`; it never does without.
     pub expires: Option<String>,
     /// What its owner noted.
     pub description: String,
@@ -156,7 +156,8 @@ pub struct AccessLink {
 pub struct NewLink<'a> {
     /// What it lets its holder do.
     pub permission: Permission,
-    /// The last day it is good for, as `YYYY-MM-DD`.
+    /// The day when it ends, as `YYYY-MM-DD`: the server makes it 00:00 UTC of that day (invenio-rdm-records,
+    /// `SecretLink.create`).
     pub expires: Option<&'a str>,
     /// A note to oneself.
     pub description: &'a str,
@@ -167,7 +168,7 @@ pub struct NewLink<'a> {
 pub struct LinkChange<'a> {
     /// What it lets its holder do.
     pub permission: Option<Permission>,
-    /// An earlier last day; a later one is refused.
+    /// An earlier day; a later one is refused.
     pub expires: Option<&'a str>,
     /// The note.
     pub description: Option<&'a str>,
@@ -178,7 +179,7 @@ impl Repository {
     /// [`Repository::access_links`] shows it.
     ///
     /// # Errors
-    /// `Refused` with the fields (a day that is past or no day), `Denied` for whom it does not belong to, `NotFound`, else
+    /// `Refused` with the fields (a day that has begun or is none), `Denied` for whom it does not belong to, `NotFound`, else
     /// as any request.
     pub fn create_access_link(&self, id: &RecordId, new: &NewLink<'_>) -> Result<AccessLink> {
         let doing = format!("share {id}");
@@ -218,7 +219,7 @@ impl Repository {
         read_link(answer.value).ok_or_else(|| no_link(&doing))
     }
 
-    /// Changes a link. Its last day can only come nearer.
+    /// Changes a link. Its end can only come nearer.
     ///
     /// # Errors
     /// `Refused` with the fields, `NotFound`, `Denied`, else as any request.

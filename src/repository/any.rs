@@ -7,8 +7,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
 
-use super::Repository;
-use super::transport::{Ask, RDM_JSON, Repeat};
+use super::transport::{Ask, RDM_JSON, Repeat, is_redirect, location};
+use super::urls::{Origin, shown};
+use super::{Repository, answer};
 use crate::error::{Error, Kind, Result};
 
 /// Headers that are not a user's to set: the transport does, or they would send the token elsewhere.
@@ -29,7 +30,8 @@ const KEPT: &[&str] = &[
 pub struct AnyCall {
     /// `GET`, `POST`, `PUT`, `PATCH`, `DELETE` or `HEAD`.
     pub method: String,
-    /// Below `/api`, encoded, with or without `/api/` before it and a query behind it.
+    /// Below `/api`, encoded, with or without `/api/` before it and a query behind it; or a whole address of this repository's
+    /// API, such as the links in its answers.
     pub path: String,
     /// More headers, and `Accept` or `Content-Type` in place of those for JSON.
     pub headers: Vec<(String, String)>,
@@ -46,6 +48,8 @@ pub struct AnyAnswer {
     pub headers: Vec<(String, String)>,
     /// Its body, as it came.
     pub body: Bytes,
+    /// Why it is no success, with the server's words and what the user can do.
+    pub refusal: Option<Error>,
 }
 
 impl AnyAnswer {
@@ -77,8 +81,8 @@ impl Repository {
     /// again, and that only where a second one does no harm: GET, HEAD, PUT and DELETE but not POST and PATCH.
     ///
     /// # Errors
-    /// `Usage` for a path that leads elsewhere, an unknown method or a header that is not to be set; else what kept the
-    /// server from answering.
+    /// `Usage`, before any request, for a path that leads elsewhere, an unknown method or a header that is not to be set; else
+    /// what kept the server from answering.
     pub fn call(&self, call: &AnyCall) -> Result<AnyAnswer> {
         let url = self.any_url(&call.path)?;
         self.call_url(call, url)
@@ -139,33 +143,67 @@ impl Repository {
             }
         }
         ask.accept = accept.into();
+        let url = ask.url.clone();
+        let doing = ask.doing.clone();
         let answer = self.ask(ask)?;
+        let refusal = match answer.status {
+            200..300 => None,
+            status if is_redirect(status) => Some(self.sent_on(&doing, &url, &answer.headers)),
+            status => Some(answer::refusal(&doing, status, &answer.headers, &answer.body)),
+        };
         Ok(AnyAnswer {
             status: answer.status,
             headers: listed(&answer.headers),
             body: answer.body,
+            refusal: refusal.map(|error| self.transport.advised(error)),
         })
+    }
+
+    /// What is sent is not sent again elsewhere without being told to.
+    fn sent_on(&self, doing: &str, from: &Url, headers: &HeaderMap) -> Error {
+        let error = Error::new(
+            Kind::Refused,
+            format!("can't {doing}: the repository redirects it"),
+        );
+        match location(from, headers) {
+            Some(to) if Origin::of(&to) == *self.transport.base.origin() => {
+                error.with_advice(format!("It leads to {}: call that.", shown(&to)))
+            }
+            _ => error.with_advice("It leads to another host."),
+        }
     }
 
     /// The address of a path, which stays below this repository's `/api/`.
     fn any_url(&self, path: &str) -> Result<Url> {
         let wrong = |why: &str| {
+            // A query may hold a secret.
+            let path = path.split('?').next().unwrap_or_default();
             Error::new(Kind::Usage, format!("{path:?} is no path of the API: {why}"))
                 .with_advice("Give the path below /api, such as records/abcde-12345/draft.")
         };
-        if path.contains("://")
-            && !path.contains('?')
-            && path.split('/').next().is_some_and(|s| s.ends_with(':'))
-        {
-            return Err(wrong("it is a whole address"));
-        }
         if path.contains(|c: char| c.is_control() || c == '\\') {
             return Err(wrong("it holds characters that no address has"));
         }
-        let path_only = path.trim_start_matches('/');
-        let below = path_only.strip_prefix("api/").unwrap_or(path_only);
-        let url = self.transport.base.api(below)?;
-        let root = self.transport.base.api("")?;
+        let base = &self.transport.base;
+        let root = base.api("")?;
+        let is_whole = ["http://", "https://"].iter().any(|scheme| {
+            path.get(..scheme.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+        });
+        let url = if is_whole {
+            let mut url = Url::parse(path).map_err(|_| wrong("it is no address"))?;
+            if Origin::of(&url) != *base.origin() || !url.username().is_empty() || url.password().is_some() {
+                return Err(wrong(&format!(
+                    "it is the address of another host than {}",
+                    base.as_str()
+                )));
+            }
+            url.set_fragment(None);
+            url
+        } else {
+            let path_only = path.trim_start_matches('/');
+            base.api(path_only.strip_prefix("api/").unwrap_or(path_only))?
+        };
         // `..` and its encoded forms are resolved by now.
         if url.path().starts_with(root.path()) && url.path() != root.path() {
             return Ok(url);
@@ -251,6 +289,8 @@ mod tests {
             "records/../../x",
             "%2e%2e/x",
             "https://other.example/x",
+            "https://other.example/api/records?q=a",
+            "HTTPS://other.example/api/records",
             "records\\..",
             "a\nb",
         ] {
@@ -260,7 +300,19 @@ mod tests {
                 "{path:?}"
             );
         }
+        let own = &server.url;
+        for path in [
+            format!("{own}/records/x"),
+            format!("{own}.other.example/api/records"),
+            format!("{own}/api/../records"),
+            own.replace("http://", "http://me:pw@") + "/api/records",
+            own.replace("http://", "https://") + "/api/records",
+        ] {
+            let error = repository.call(&get(&path)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{path:?}");
+        }
         assert_eq!(server.count(), 0);
+        assert!(repository.call(&get(&format!("{own}/api/records?q=a#x"))).is_ok());
         for path in [
             "records",
             "/records?q=a",
@@ -301,6 +353,33 @@ mod tests {
         };
         assert!(repository.call(&post).is_err());
         assert_eq!(server.count(), 3, "a POST is not repeated");
+    }
+
+    #[test]
+    fn what_is_sent_is_not_sent_on_and_a_download_goes_on_without_the_token() {
+        let elsewhere = Server::start(|_, _, stream| answer(stream, 200, "", b"bytes"));
+        let away = format!("Location: {}/bucket?sig=1\r\n", elsewhere.url);
+        let server = Server::start(move |_, head, stream| match head.line.starts_with("GET") {
+            true => answer(stream, 302, &away, b""),
+            false => answer(stream, 308, "Location: /api/curations/?x=s3cret\r\n", b""),
+        });
+        let repository = server.repository();
+        let read = repository.call(&get("records/x/files/a/content")).unwrap();
+        assert_eq!((read.status, &*read.body), (200, b"bytes".as_slice()));
+        assert_eq!(elsewhere.heads.lock()[0].header("authorization"), None);
+        let post = AnyCall {
+            method: "POST".into(),
+            ..get("curations")
+        };
+        let sent = repository.call(&post).unwrap();
+        let refusal = sent.refusal.unwrap();
+        assert_eq!((sent.status, refusal.kind()), (308, Kind::Refused));
+        assert!(
+            refusal.advice().contains("/api/curations/: call that"),
+            "{}",
+            refusal.advice()
+        );
+        assert_eq!(server.count(), 2);
     }
 
     #[test]

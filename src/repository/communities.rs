@@ -60,6 +60,15 @@ pub struct Logo {
     pub bytes: Bytes,
 }
 
+/// What became of the wish to have a record in several communities.
+#[derive(Clone, Debug)]
+pub struct Inclusions {
+    /// Those that were asked.
+    pub asked: Vec<Inclusion>,
+    /// Why others were not, with them as fields.
+    pub refused: Option<Error>,
+}
+
 /// What became of the wish to have a record in a community.
 #[derive(Clone, Debug)]
 pub struct Inclusion {
@@ -241,14 +250,14 @@ impl Repository {
     /// repeated.
     ///
     /// # Errors
-    /// `Refused` with the communities as fields: unknown ones, those it is in, those where a request is open. `NotFound`,
-    /// `Denied`, else as any request.
+    /// `Refused` with the communities as fields if none could be asked: unknown ones, those it is in, those where a request is
+    /// open. `NotFound`, `Denied`, else as any request.
     pub fn submit_to_communities(
         &self,
         id: &RecordId,
         names: &[&str],
         comment: Option<&str>,
-    ) -> Result<Vec<Inclusion>> {
+    ) -> Result<Inclusions> {
         let doing = format!("submit record {id} to {}", listed(names));
         let communities: Vec<Value> = names
             .iter()
@@ -264,16 +273,20 @@ impl Repository {
                 .accept(JSON)
                 .body(&body),
         )?;
-        refused_some(&doing, &answer.value)?;
         let processed = answer.value.get("processed").and_then(Value::as_array);
-        Ok(processed
+        let asked: Vec<Inclusion> = processed
             .into_iter()
             .flatten()
             .map(|one| Inclusion {
                 community: text_of(one, "community_id").unwrap_or_default(),
                 request: one.get("request").cloned().and_then(Request::from_value),
             })
-            .collect())
+            .collect();
+        let refused = refused_some(&doing, &answer.value).err();
+        match refused {
+            Some(error) if asked.is_empty() => Err(error),
+            refused => Ok(Inclusions { asked, refused }),
+        }
     }
 
     /// Takes a published record out of communities, named by their slugs or UUIDs.

@@ -100,10 +100,12 @@ impl Repository {
             let reply = self.content_reply(place, &url, &doing, range.as_ref()).await?;
             self.judge(reply, &doing, want, begun).await
         };
-        self.engine.wait(
-            self.transport
-                .persist(&Method::GET, &url, repeat, &doing, attempt),
-        )
+        self.engine
+            .wait(
+                self.transport
+                    .persist(&Method::GET, &url, repeat, &doing, attempt),
+            )
+            .map_err(|error| self.transport.advised(error))
     }
 
     /// Asks the host of a remembered link, else the repository, which may send us to such a host. A link that is refused

@@ -14,8 +14,8 @@ use super::records::read_record;
 use super::transport::Ask;
 use crate::error::{Error, Kind, Result};
 
-/// How often it is looked whether a publish with a lost answer was carried out; the pauses double.
-const LOOKS: u32 = 6;
+/// How often it is looked whether what had a lost answer was carried out; the pauses double.
+pub(super) const LOOKS: u32 = 6;
 
 /// What became of a publish.
 #[derive(Clone, Debug)]
@@ -203,7 +203,7 @@ impl Repository {
         }
     }
 
-    fn wait_a_while(&self, pause: Duration) {
+    pub(super) fn wait_a_while(&self, pause: Duration) {
         self.engine.wait(async { tokio::time::sleep(pause).await });
     }
 }

@@ -62,31 +62,35 @@ impl Repository {
         doing: &str,
         read: impl FnMut(Value) -> Option<T>,
     ) -> Result<Listing<T>> {
-        let (answer, end) = self.ask_page(path, search, more, |url| Ask::get(url, doing).accept(JSON))?;
+        let (answer, end) = self.ask_page(path, search, more, JSON, doing)?;
         read_listing(answer.value, end, doing, read)
     }
 
-    /// Asks for a page; once more, for a shorter one, if the server says that it gives none as long. Tells how many there are
-    /// up to its end.
+    /// One page as the server gives it, and how many there are up to its end. A server that refuses the size of a first page is
+    /// asked for the size that it names, now and from now on.
     pub(super) fn ask_page(
         &self,
         path: &str,
         search: &Search,
         more: &[(&str, &str)],
-        ask: impl Fn(Url) -> Ask,
+        accept: &'static str,
+        doing: &str,
     ) -> Result<(Answer, u64)> {
-        let (url, end) = self.list_url(path, search, more)?;
-        match self.ask(ask(url)) {
-            Ok(answer) => Ok((answer, end)),
-            Err(error) => {
-                let longest = longest_page_in(&error).filter(|longest| *longest < self.largest_page());
+        let mut largest = self.largest_page();
+        loop {
+            let (url, end) = self.list_url(path, search, more)?;
+            self.wait_to_search(path, doing)?;
+            let error = match self.ask(Ask::get(url, doing).accept(accept)) {
+                Ok(answer) => return Ok((answer, end)),
+                Err(error) => error,
+            };
+            match largest_named(&error) {
                 // What a later page of shorter ones begins with is not what was asked for.
-                let Some(longest) = longest.filter(|_| search.page <= 1) else {
-                    return Err(error);
-                };
-                self.page_limit.fetch_min(longest, Ordering::Relaxed);
-                let (url, end) = self.list_url(path, search, more)?;
-                Ok((self.ask(ask(url))?, end))
+                Some(named) if named < largest.min(search.size) && search.page <= 1 => {
+                    self.page_limit.fetch_min(named, Ordering::Relaxed);
+                    largest = named;
+                }
+                _ => return Err(error),
             }
         }
     }
@@ -133,12 +137,13 @@ impl Repository {
     }
 }
 
-/// How long a page may be, if it was refused as too long: `size: Page size cannot be greater than 25. …`
-fn longest_page_in(error: &Error) -> Option<u32> {
-    let of_size = error.fields().iter().find(|field| field.field == "size")?;
-    let (_, rest) = of_size.messages.first()?.split_once("greater than ")?;
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok().filter(|longest| *longest > 0)
+/// The size of a page that a server names when it refuses a larger one: `size: Page size cannot be greater than 25. …`
+/// (reference, section 8).
+fn largest_named(error: &Error) -> Option<u32> {
+    let field = error.fields().iter().find(|field| field.field == "size")?;
+    let (_, rest) = field.messages.first()?.split_once("greater than ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().filter(|size| *size > 0)
 }
 
 /// Whether it is the DOI that Zenodo gives a record with this id.
@@ -180,7 +185,30 @@ pub(super) fn read_listing<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Server, answer};
     use super::*;
+
+    #[test]
+    fn a_server_that_names_its_largest_page_is_asked_for_that_from_then_on() {
+        let server = Server::start(|_, head, stream| {
+            let kind = "Content-Type: application/json\r\n";
+            let refused = br#"{"status": 400, "message": "A validation error occurred.", "errors": [{"field": "size",
+                "messages": ["Page size cannot be greater than 25. Please log in to increase the limit to 100."]}]}"#;
+            match head.line.contains("size=25") {
+                true => answer(stream, 200, kind, br#"{"hits": {"hits": [], "total": 0}}"#),
+                false => answer(stream, 400, kind, refused),
+            }
+        });
+        let repository = server.repository();
+        let search = Search {
+            size: 60,
+            ..Search::default()
+        };
+        repository.search(&search).unwrap();
+        repository.communities(&search).unwrap();
+        assert_eq!(server.count(), 3);
+        assert_eq!(repository.largest_page(), 25);
+    }
 
     #[test]
     fn a_record_with_a_doi_of_zenodos_makes_no_zenodo() {

@@ -55,7 +55,7 @@ use transport::{Answer, Ask, Transport};
 
 pub use access_links::{AccessLink, LinkChange, LinkToken, NewLink, Permission, SharedLink};
 pub use any::{AnyAnswer, AnyCall};
-pub use communities::{Community, Inclusion, Logo};
+pub use communities::{Community, Inclusion, Inclusions, Logo};
 pub use containers::{Container, Member};
 pub use content::{Coverage, Download};
 pub use curations::CurationRules;
@@ -118,8 +118,8 @@ impl Default for Limits {
     }
 }
 
-/// The longest page that is asked for: what Zenodo gives those with a token, and other public services allow.
-const LONGEST_PAGE: u32 = 100;
+/// What Zenodo gives on a page to who has a token, and other public services.
+const LARGEST_PAGE: u32 = 100;
 
 /// One InvenioRDM server. Every call blocks the calling thread, from any number of plain threads at once; it must not be
 /// called from within an async runtime. It starts threads: make it after the last fork.
@@ -132,7 +132,7 @@ pub struct Repository {
     exports_offered: exports::Offered,
     search_pace: Arc<pacing::SearchPace>,
     is_zenodo: Arc<AtomicBool>,
-    /// The longest page it was heard to give.
+    /// What the server said of pages that were too large for it.
     page_limit: Arc<AtomicU32>,
 }
 
@@ -167,7 +167,7 @@ impl Repository {
             exports_offered: exports::Offered::default(),
             search_pace: Arc::default(),
             is_zenodo: Arc::new(AtomicBool::new(is_zenodo)),
-            page_limit: Arc::new(AtomicU32::new(LONGEST_PAGE)),
+            page_limit: Arc::new(AtomicU32::new(LARGEST_PAGE)),
         })
     }
 
@@ -229,11 +229,11 @@ impl Repository {
     /// The largest page this repository gives. Larger ones are asked for as this.
     #[must_use]
     pub fn largest_page(&self) -> u32 {
-        let own = match (self.is_zenodo.load(Ordering::Relaxed), self.has_token()) {
+        let known = match (self.is_zenodo.load(Ordering::Relaxed), self.has_token()) {
             (true, false) => 25,
-            _ => LONGEST_PAGE,
+            _ => LARGEST_PAGE,
         };
-        own.min(self.page_limit.load(Ordering::Relaxed))
+        known.min(self.page_limit.load(Ordering::Relaxed))
     }
 
     /// The best way to send a file of this size, as far as the server's answers have told so far.
@@ -243,7 +243,9 @@ impl Repository {
     }
 
     fn ask(&self, ask: Ask) -> Result<Answer> {
-        self.engine.wait(self.transport.ask(&ask))
+        self.engine
+            .wait(self.transport.ask(&ask))
+            .map_err(|error| self.transport.advised(error))
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Repository;
 use super::lists::{Listing, read_listing};
 use super::model::{FileEntry, Page, Record, RecordId};
-use super::transport::{Answer, Ask, JSON, is_redirect, location};
+use super::transport::{Answer, Ask, JSON, RDM_JSON, is_redirect, location};
 use crate::error::{Error, Kind, Result};
 
 /// The most versions that are listed.
@@ -152,8 +152,7 @@ impl Repository {
         more: &[(&str, &str)],
         doing: &str,
     ) -> Result<Page> {
-        self.wait_to_search(path, doing)?;
-        let (answer, end) = self.ask_page(path, search, more, |url| Ask::get(url, doing))?;
+        let (answer, end) = self.ask_page(path, search, more, RDM_JSON, doing)?;
         let page = read_page(answer.value, end, doing)?;
         self.notice_zenodo(&page.records);
         Ok(page)

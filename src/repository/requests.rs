@@ -7,6 +7,7 @@ use std::fmt;
 use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
 
+use super::decisions::LOOKS;
 use super::model::{RecordId, text_of};
 use super::transport::{Ask, JSON, Repeat};
 use super::urls::encode_part;
@@ -66,6 +67,10 @@ pub struct Request {
     pub topic: Option<RecordId>,
     /// Who decides: the kind (`community`, `user`, `group`) and the id.
     pub receiver: Option<(String, String)>,
+    /// What that one is called, if the server told.
+    pub receiver_name: Option<String>,
+    /// Who asks, if the server told.
+    pub creator_name: Option<String>,
     /// What the user may do with it now, by the names that [`Repository::act_on_request`] takes. A list may leave it out.
     pub actions: Vec<String>,
     /// The document as the server sent it.
@@ -87,6 +92,8 @@ impl Request {
             title: text_of(&value, "title").unwrap_or_default(),
             topic: one_of("topic").and_then(|(_, id)| RecordId::new(&id)),
             receiver: one_of("receiver"),
+            receiver_name: name_of(&value, "receiver"),
+            creator_name: name_of(&value, "created_by"),
             actions: actions
                 .into_iter()
                 .flat_map(|actions| actions.keys())
@@ -105,6 +112,18 @@ impl Request {
     #[must_use]
     pub fn allows(&self, action: &str) -> bool {
         self.actions.iter().any(|name| name == action)
+    }
+}
+
+/// What somebody is called in an answer with `expand=1`: a user's name, or a community's slug and title.
+fn name_of(value: &Value, role: &str) -> Option<String> {
+    let who = value.get("expanded")?.get(role)?;
+    let title = || text_of(who.get("metadata")?, "title");
+    let full = || text_of(who.get("profile")?, "full_name").filter(|name| !name.is_empty());
+    match (text_of(who, "slug"), title()) {
+        (Some(slug), Some(title)) => Some(format!("{slug} ({title})")),
+        (Some(slug), None) => Some(slug),
+        _ => full().or_else(|| text_of(who, "username")),
     }
 }
 
@@ -131,6 +150,8 @@ pub struct Event {
     pub content: String,
     /// The user's id, or `system`.
     pub author: String,
+    /// What the user is called, if the server told.
+    pub author_name: Option<String>,
     /// When, as the server writes it.
     pub created: String,
     /// The document as the server sent it.
@@ -145,6 +166,7 @@ impl Event {
             id: text_of(&value, "id")?,
             event: text_of(payload, "event"),
             content: text_of(payload, "content").unwrap_or_default(),
+            author_name: name_of(&value, "created_by"),
             author: author
                 .and_then(|by| by.values().next()?.as_str())
                 .unwrap_or_default()
@@ -211,7 +233,7 @@ impl Repository {
     /// `NotFound`, `Denied`, else as any request.
     pub fn request(&self, id: &RequestId) -> Result<Request> {
         let doing = format!("read request {id}");
-        self.one_request(Ask::get(self.request_url(id, "")?, doing))
+        self.one_request(Ask::get(self.request_url(id, "?expand=1")?, doing))
     }
 
     /// Does something with a request: `accept`, `decline`, `cancel`, `submit`; on a curation also `review`, `critique`,
@@ -232,6 +254,45 @@ impl Repository {
         self.one_request(ask)
     }
 
+    /// As [`Repository::act_on_request`], and makes sure of it: when the answer is lost (504, a reset), as it may be when
+    /// accepting publishes a large draft, the server is asked whether it was done.
+    ///
+    /// # Errors
+    /// As [`Repository::act_on_request`]. After a lost answer, the request was as before each time it was looked at.
+    pub fn act_on_request_for_sure(
+        &self,
+        before: &Request,
+        action: &str,
+        comment: Option<&str>,
+    ) -> Result<Request> {
+        let error = match self.act_on_request(&before.id, action, comment) {
+            Err(error) if error.kind().is_passing() && error.kind() != Kind::RateLimited => error,
+            outcome => return outcome,
+        };
+        log::warn!("{error}; looking whether it was done nevertheless");
+        let mut pause = self.transport.limits.first_pause;
+        for _ in 0..LOOKS {
+            if let Ok(now) = self.request(&before.id)
+                && now.status != before.status
+            {
+                return Ok(now);
+            }
+            self.wait_a_while(pause);
+            pause *= 2;
+        }
+        let mut advice = format!(
+            "It was not done so far. Look again in a minute: rdmfs requests show {}",
+            before.id
+        );
+        // Servers fail with 500 at what publishing a draft would refuse with a field (seen in version 14).
+        if let Some(id) = before.topic.as_ref().filter(|_| action == "accept") {
+            advice.push_str(&format!(
+                ". If it stays so, look whether the draft can be published: rdmfs check {id}"
+            ));
+        }
+        Err(error.with_advice(advice))
+    }
+
     /// What happened to a request and what was said of it, oldest first.
     ///
     /// # Errors
@@ -239,7 +300,7 @@ impl Repository {
     pub fn request_timeline(&self, id: &RequestId, search: &Search) -> Result<Listing<Event>> {
         let path = format!("requests/{id}/timeline");
         let doing = format!("read what was said of request {id}");
-        self.list(&path, search, &[], &doing, Event::from_value)
+        self.list(&path, search, &[("expand", "1")], &doing, Event::from_value)
     }
 
     /// Says something of a request, in plain text. Not repeated.

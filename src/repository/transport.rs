@@ -252,6 +252,17 @@ impl Transport {
         }
     }
 
+    /// Who holds a link alone is told of that, and not of a token.
+    pub(super) fn advised(&self, error: Error) -> Error {
+        if self.link.is_none() || self.has_token() || error.kind() != Kind::Denied || error.is_foreign() {
+            return error;
+        }
+        error.with_advice(
+            "The link to the shared record does not open this, or was revoked or has ended: ask whoever shared it for another, \
+             and mount that.",
+        )
+    }
+
     pub(super) fn has_token(&self) -> bool {
         self.authorization.is_some()
     }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::Tree;
-use super::browse::{self, Spot};
+use super::browse::{self, LOGO, Spot};
 use super::inodes::Inodes;
 use super::node::{Archived, Kind, Node};
 use crate::catalog;
@@ -67,10 +67,17 @@ impl Tree {
             let state = self.state.lock();
             let communities = [Spot::Communities, Spot::UserCommunities].map(Node::Around);
             let folders = communities.iter().filter_map(|node| state.inodes.number(node));
+            let mut names: Vec<_> = folders
+                .flat_map(|folder| slug.map(|slug| (folder, slug.to_owned())))
+                .collect();
+            if let Some(slug) = slug
+                && let Some(folder) = state.inodes.number(&Node::Around(Spot::Community(slug.into())))
+            {
+                // A logo may be there now, or gone.
+                names.push((folder, LOGO.to_owned()));
+            }
             Stale {
-                names: folders
-                    .flat_map(|folder| slug.map(|slug| (folder, slug.to_owned())))
-                    .collect(),
+                names,
                 inodes: numbers_of(&state.inodes, |node| node.is_published() || *node == Node::Drafts),
             }
         };

@@ -118,11 +118,29 @@ fn headers_are_sent_and_shown() {
     guest
         .run(&["api", &path, "-H", "Authorization: Bearer x"])
         .expect(2, &["rdmfs sets it itself"]);
-    for away in ["https://other.example/x", "../admin"] {
+    let record = guest.json(&["api", &path]);
+    guest
+        .run(&["api", record["links"]["self"].as_str().unwrap()])
+        .expect(0, &["Snow depths"]);
+    let page = record["links"]["self_html"].as_str().unwrap().to_owned();
+    for away in ["https://other.example/api/records", "../admin", &page] {
         guest
             .run(&["api", "GET", away])
             .expect(2, &["is no path of the API"]);
     }
+}
+
+#[test]
+fn a_full_disk_is_no_success() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let mut command = home.command(["api", "records", "--repository", &sandbox.url()]);
+    command.stdout(std::fs::File::create("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("can't write"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fs;
 use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
 use serde_json::{Value, json};
 
-use crate::machine::Home;
-use crate::mounted::mounted_with_token;
+use crate::machine::{Home, signal};
+use crate::mounted::{kill, mounted_with_token};
 use crate::user::{User, complaints};
 
 /// Makes a community of which the owner publishes without a review.
@@ -102,7 +102,7 @@ fn missing_fields_a_bad_slug_and_a_logo_that_is_too_large_are_lines_of_field_and
     let renamed = alice.run(&["community", "rename", "-y", "glaciers", "bad slug!"]);
     renamed.expect(1, &["\nslug: "]);
 
-    let large = home.file("large.png", &"x".repeat(1_000_001));
+    let large = home.file("large.png", &format!("<svg>{}", "x".repeat(1_000_000)));
     let logo = alice.run(&["community", "logo", "glaciers", &large]);
     logo.expect(1, &["\nlogo: ", "Limit: 1.00 MB"]);
     let told = alice.run(&["community", "create", "--json", "--data", "{}"]);
@@ -125,6 +125,11 @@ fn a_logo_is_set_saved_and_taken_away() {
         .expect(0, &["has the logo now"]);
     alice.run(&save).expect(0, &["saved"]);
     assert_eq!(fs::read_to_string(&saved).unwrap(), "<svg/>");
+    for none in ["", "a,b\n1,2\n"] {
+        let none = home.file("none.png", none);
+        let refused = alice.run(&["community", "logo", "glaciers", &none]);
+        refused.expect(1, &["none.png can be no logo", "\nlogo: It is no image"]);
+    }
     alice
         .run(&["community", "logo", "glaciers", "--delete"])
         .expect(2, &["--yes"]);
@@ -173,6 +178,65 @@ fn a_published_record_gets_into_a_community_is_listed_there_and_taken_out() {
     alice
         .run(&["community", "submit", "--yes", &id, "no-such-community"])
         .expect(1, &["\nno-such-community: "]);
+}
+
+#[test]
+fn one_community_that_refuses_does_not_hide_that_another_was_asked() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    let id = sandbox.publish(NewRecord::titled("Snow depths"));
+    let address = format!("{}/communities/glaciers?q=x", sandbox.url());
+    let said = alice.run(&["community", "submit", "--yes", &id, "nowhere", "glaciers"]);
+    said.expect(1, &[&format!("{id} is in glaciers\n"), "\nnowhere: "]);
+    // The address of its page names it as well, and that of another repository nothing.
+    alice.run(&["community", "records", &address]).expect(0, &[&id]);
+    alice
+        .run(&[
+            "community",
+            "records",
+            "https://other.example/communities/glaciers?token=s3cret",
+        ])
+        .expect(
+            2,
+            &["https://other.example/communities/glaciers is no address of"],
+        );
+}
+
+#[test]
+fn a_draft_that_is_refused_is_not_left_promised_to_the_community() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    alice
+        .run(&[
+            "community",
+            "create",
+            "ice",
+            "--title",
+            "Ice",
+            "--review-policy",
+            "closed",
+        ])
+        .expect(0, &[]);
+    let bare = alice.json(&[
+        "api",
+        "records",
+        "--data",
+        r#"{"metadata": {}, "files": {"enabled": false}}"#,
+    ]);
+    let draft = bare["id"].as_str().unwrap();
+    let refused = alice.run(&["community", "submit", "--yes", draft, "glaciers"]);
+    refused.expect(1, &["\nmetadata.title: "]);
+    alice
+        .run(&["api", &format!("records/{draft}/draft/review")])
+        .expect(1, &["404"]);
+    let good = sandbox.draft(NewRecord::titled("Snow depths").file("a.csv", "x\n"));
+    let submit = ["community", "submit", "--yes", &good, "ice"];
+    alice.run(&submit).expect(0, &["is submitted to ice"]);
+    alice
+        .run(&submit)
+        .expect(1, &["is submitted already", "rdmfs requests cancel"]);
 }
 
 #[test]
@@ -291,5 +355,48 @@ fn who_may_not_is_told_so() {
     });
     User::new(&home, &tuwien, ALICE)
         .run(&["community", "create", "ice", "--title", "Ice"])
-        .expect(1, &["can't make a community", "403"]);
+        .expect(
+            1,
+            &["can't make a community", "403", "leave that to their operators"],
+        );
+}
+
+#[test]
+fn a_renamed_community_is_seen_at_once_in_each_mount_and_a_dead_or_stuck_one_holds_up_nobody() {
+    let sandbox = Sandbox::start();
+    let owner = Home::new();
+    let alice = User::new(&owner, &sandbox, ALICE);
+    made(&alice, "glaciers");
+    let homes = [Home::new(), Home::new(), Home::new(), Home::new()];
+    for home in &homes {
+        let token = home.file("token", ALICE);
+        home.mount(&["--token-file", &token, "--metadata-ttl", "1h"], &sandbox.url())
+            .expect(0, &["signed in"]);
+    }
+    let [one, other, dead, stuck] = &homes;
+    kill(dead);
+    signal(stuck.process("worker"), libc::SIGSTOP);
+    let there =
+        |home: &Home, slug: &str| fs::metadata(home.mountpoint().join("communities").join(slug)).is_ok();
+    for home in [one, other] {
+        // The kernel relies on both answers for an hour.
+        assert!(there(home, "glaciers") && !there(home, "ice"));
+    }
+    let began = std::time::Instant::now();
+    alice
+        .run(&["community", "rename", "--yes", "glaciers", "ice"])
+        .expect(0, &["glaciers is ice now", stuck.mountpoint().to_str().unwrap()]);
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+    signal(stuck.process("worker"), libc::SIGCONT);
+    for home in [one, other] {
+        assert!(there(home, "ice") && !there(home, "glaciers"));
+        let own = fs::read_dir(home.mountpoint().join("user/communities")).unwrap();
+        let names: Vec<_> = own.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["ice"]);
+        home.unmount(&[]).expect(0, &["unmounted"]);
+    }
 }

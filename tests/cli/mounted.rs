@@ -154,6 +154,12 @@ fn in_the_foreground_it_says_when_it_is_ready_and_ctrl_c_unmounts() {
 /// Leaves a mount without any process behind it.
 fn dead_mount() -> (Home, Sandbox) {
     let (home, sandbox, _) = mounted(&[]);
+    kill(&home);
+    (home, sandbox)
+}
+
+/// Ends the processes of a mount so that nobody unmounts it.
+pub fn kill(home: &Home) {
     let worker = home.process("worker");
     signal(home.process("guard"), libc::SIGSTOP);
     signal(worker, libc::SIGKILL);
@@ -162,7 +168,6 @@ fn dead_mount() -> (Home, Sandbox) {
     });
     signal(home.process("guard"), libc::SIGKILL);
     wait_until("the guardian is gone", || home.processes("guard").is_empty());
-    (home, sandbox)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `rdmfs requests`: listed, shown, commented, decided.
 
-use rdm_sandbox::{ALICE, BOB, NewRecord, Sandbox};
+use rdm_sandbox::{ALICE, BOB, Effect, Fault, NewRecord, Route, Sandbox};
 
 use crate::machine::Home;
 use crate::user::User;
@@ -80,8 +80,13 @@ fn a_request_is_shown_with_what_was_said_and_what_may_be_done() {
             "  Please <look>\n",
             "  The units & all.\n  Thanks\n",
             "  From stdin\n",
+            "asked by: alice Example",
+            "decides: community glaciers (Glaciers)",
+            " alice Example: said\n",
         ],
     );
+    let page = format!("{}/me/requests/{request}", sandbox.url());
+    alice.run(&["requests", "show", &page]).expect(0, &[&request]);
     let shown = alice.json(&["requests", "show", "--json", &draft]);
     assert_eq!(shown["request"]["id"], *request);
     assert_eq!(shown["timeline"].as_array().unwrap().len(), 3);
@@ -147,4 +152,43 @@ fn a_request_that_is_not_there_or_not_ones_own_is_refused() {
     alice
         .run(&["requests", "show", "/etc/passwd"])
         .expect(2, &["is in no mount"]);
+}
+
+#[test]
+fn a_request_whose_answer_is_lost_is_looked_at_and_acted_on_once() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    let (_, request) = submitted(&alice, &sandbox);
+    sandbox.fault(
+        Fault::on(Route::Act)
+            .times(1)
+            .then(Effect::ErrorAfterSuccess(504)),
+    );
+    alice
+        .run(&["requests", "accept", "--yes", &request])
+        .expect(0, &[&format!("request {request} is accepted")]);
+    assert_eq!(sandbox.count(Route::Act), 1);
+    let (_, request) = submitted(&alice, &sandbox);
+    sandbox.fault(Fault::on(Route::Act).times(1).then(Effect::ServerError(504)));
+    alice
+        .run(&["requests", "accept", "--yes", &request])
+        .expect(1, &["not done so far", "rdmfs check", "rdmfs requests show"]);
+}
+
+#[test]
+fn nothing_that_was_written_elsewhere_reaches_the_terminal_as_a_command() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    let (_, request) = submitted(&alice, &sandbox);
+    let body =
+        r#"{"payload": {"content": "<p>a&#27;[2Jb\u009b31m\u202ec &#x1b;]0;x&#7;</p>", "format": "html"}}"#;
+    alice
+        .run(&["api", &format!("requests/{request}/comments"), "--data", body])
+        .expect(0, &[]);
+    let shown = alice.run(&["requests", "show", &request]);
+    shown.expect(0, &["a\\u{1b}[2Jb\\u{9b}31m\\u{202e}c "]);
+    assert!(
+        !shown.stdout.contains(['\u{1b}', '\u{9b}', '\u{7}', '\u{202e}']),
+        "{shown:#?}"
+    );
 }

@@ -1,6 +1,6 @@
 //! `rdmfs search` and `rdmfs vocabulary`.
 
-use rdm_sandbox::{ALICE, NewRecord, Sandbox};
+use rdm_sandbox::{ALICE, Flavour, NewRecord, Options, Sandbox};
 use serde_json::json;
 
 use crate::machine::Home;
@@ -80,6 +80,22 @@ fn more_than_a_page_is_asked_for_page_by_page() {
     let found = User::guest(&home, &sandbox).json(&["search", "?q=", "--json", "--limit", "120"]);
     assert_eq!(found["hits"].as_array().unwrap().len(), 120);
     assert!(found["total"].as_u64().unwrap() >= ids.len() as u64);
+}
+
+#[test]
+fn a_repository_with_small_pages_is_asked_for_those() {
+    let home = Home::new();
+    let sandbox = Sandbox::start_with(Options {
+        knobs: Flavour::Zenodo.knobs(),
+        ..Options::default()
+    });
+    sandbox.publish_many(40, 0);
+    let guest = User::guest(&home, &sandbox);
+    let found = guest.json(&["search", "?q=", "--json", "--limit", "60"]);
+    assert_eq!(found["hits"].as_array().unwrap().len(), 40);
+    guest
+        .run(&["vocabulary", "search", "licenses", "--limit", "60"])
+        .expect(0, &["cc-by-4.0\t"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_link_is_printed_once_and_listed_changed_and_revoked_without_its_secret() {
     let id = sandbox.publish(NewRecord::titled("Snow depths"));
     let alice = User::new(&home, &sandbox, ALICE);
     let made = alice.run(&["share", "create", &id, "--expires", "2099-12-31", "-d", "for Bob"]);
-    made.expect(0, &["view, until the end of 2099-12-31"]);
+    made.expect(0, &["view, until 2099-12-31, 00:00 UTC"]);
     let address = made.stdout.trim_end();
     assert!(
         address.starts_with(&format!("{}/records/{id}?token=", sandbox.url())),
@@ -62,16 +62,20 @@ fn a_link_is_printed_once_and_listed_changed_and_revoked_without_its_secret() {
             "--expires",
             "2098-01-01",
         ])
-        .expect(0, &["preview, until the end of 2098-01-01"]);
+        .expect(0, &["preview, until 2098-01-01, 00:00 UTC"]);
     let later = alice.run(&["share", "update", &id, &number, "--expires", "2099-01-01"]);
     later.expect(1, &["\nexpires_at: "]);
 
     alice
         .run(&["share", "revoke", &id, &number])
         .expect(2, &["--yes", "nothing was done"]);
-    alice
-        .run(&["share", "revoke", "--yes", &id, &number])
-        .expect(0, &["is revoked"]);
+    // The link itself is no id of one, and is not repeated.
+    let wrong = alice.run(&["share", "revoke", "--yes", &id, address]);
+    wrong.expect(1, &["no link to"]);
+    assert!(!wrong.stderr.contains(secret(address)), "{wrong:#?}");
+    let twice = alice.run(&["share", "revoke", "--yes", &id, &number, &number[..8], &number]);
+    twice.expect(0, &["is revoked"]);
+    assert_eq!(twice.stdout.lines().count(), 1);
     assert_eq!(alice.run(&["share", "list", &id]).stdout, "");
     alice
         .run(&["share", "revoke", "--yes", &id, &number])
@@ -113,6 +117,61 @@ fn a_path_in_a_mount_is_shared_as_an_id_is() {
     ]);
     made.expect(0, &[&format!("/records/{draft}?token="), "&preview=1"]);
     home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn a_record_is_shared_by_its_doi_or_the_address_of_its_page() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    let alice = User::new(&home, &sandbox, ALICE);
+    let id = sandbox.draft(NewRecord::titled("Snow depths").file("a.csv", "x\n"));
+    let doi = alice.run(&["reserve-doi", &id]).stdout.trim_end().to_owned();
+    alice.run(&["publish", "--yes", &id]).expect(0, &[]);
+    let draft = sandbox.draft(NewRecord::titled("New depths"));
+    let page = format!("{}/records/{id}", sandbox.url());
+    for name in [&doi, &format!("https://doi.org/{doi}"), &page] {
+        alice
+            .run(&["share", "create", name])
+            .expect(0, &[&format!("/records/{id}?token=")]);
+    }
+    let upload = format!("{}/uploads/{draft}", sandbox.url());
+    alice
+        .run(&["share", "create", &upload, "-p", "preview"])
+        .expect(0, &[&format!("/records/{draft}?token="), "&preview=1"]);
+    let elsewhere = alice.run(&["share", "create", "https://other.example/records/1?token=s3cret"]);
+    elsewhere.expect(2, &["is no address of", "--repository"]);
+    assert!(!elsewhere.stderr.contains("s3cret"), "{elsewhere:#?}");
+    alice
+        .run(&["share", "create", "10.5072/nothing"])
+        .expect(1, &["10.5072/nothing"]);
+}
+
+#[test]
+fn a_link_that_ends_during_a_mount_is_eacces_and_the_log_says_why() {
+    let (owner, home, sandbox) = (Home::new(), Home::new(), Sandbox::start());
+    let id = sandbox.publish(
+        NewRecord::titled("Secret depths")
+            .file("a.csv", "x,y\n1,2\n")
+            .file("b.csv", "x,y\n3,4\n")
+            .restricted(),
+    );
+    let alice = User::new(&owner, &sandbox, ALICE);
+    let link = link(&alice, &id, "view");
+    mount_link(&home, &link).expect(0, &["shared by a link"]);
+    let record = home.mountpoint().join("records").join(&id);
+    fs::read(record.join("files/a.csv")).unwrap();
+    let listed = alice.json(&["share", "list", "--json", &id]);
+    let number = listed[0]["id"].as_str().unwrap();
+    alice
+        .run(&["share", "revoke", "--yes", &id, number])
+        .expect(0, &["is revoked"]);
+    // Revoking told the mount, as it is one of the same repository.
+    let error = fs::read(record.join("files/b.csv")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    let error = fs::read(record.join("record.json")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    assert!(home.log().contains("was revoked or has ended"), "{}", home.log());
+    assert!(!home.log().contains(secret(&link)));
+    home.unmount(&[]).expect(0, &["unmounted"]);
 }
 
 #[test]
@@ -188,6 +247,11 @@ fn the_secret_of_a_link_is_seen_in_no_process_log_or_status() {
         {
             let mut command = home.command(["mount", place.to_str().unwrap()]);
             command.env("INVENIORDM_SHARE_LINK", &link);
+            command
+        },
+        {
+            let mut command = home.command(["mount", "--share-link-file", "-", place.to_str().unwrap()]);
+            command.stdin(fs::File::open(home.file("link", &link)).unwrap());
             command
         },
     ];

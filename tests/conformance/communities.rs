@@ -221,8 +221,8 @@ fn a_record_is_let_in_at_once_where_the_policy_allows_it(server: &Server) {
         .owner
         .submit_to_communities(&id, &[&community.slug], None)
         .unwrap();
-    assert_eq!(done.len(), 1);
-    let request = done[0].request.as_ref().unwrap();
+    assert!(done.refused.is_none() && done.asked.len() == 1, "{done:?}");
+    let request = done.asked[0].request.as_ref().unwrap();
     assert_eq!((request.status.as_str(), request.is_open), ("accepted", false));
     assert_eq!(request.kind, "community-inclusion");
     let list = || {
@@ -265,7 +265,7 @@ fn a_record_waits_where_it_is_reviewed(server: &Server) {
         .owner
         .submit_to_communities(&id, &[&community.slug], Some("Please, <b>let</b> it in"))
         .unwrap();
-    let request = done[0].request.clone().unwrap();
+    let request = done.asked[0].request.clone().unwrap();
     assert!(request.is_open && request.status == "submitted", "{request:?}");
     assert_eq!(request.topic.as_ref(), Some(&id));
     let error = server
@@ -295,6 +295,13 @@ fn an_unknown_community_takes_no_record(server: &Server) {
     assert_eq!(error.kind(), Kind::Refused);
     assert_eq!(fields(&error), ["no-such-community"]);
     assert!(error.fields()[0].messages[0].contains("not found"), "{error}");
+    // One that is unknown keeps no other from being asked.
+    let community = closed(server);
+    let names = ["no-such-community", community.slug.as_str()];
+    let done = server.owner.submit_to_communities(&id, &names, None).unwrap();
+    assert_eq!(done.asked.len(), 1);
+    assert_eq!(done.asked[0].request.as_ref().unwrap().status, "submitted");
+    assert_eq!(fields(&done.refused.unwrap()), ["no-such-community"]);
     let error = server
         .guest
         .community_records("no-such-community", &Search::default())

@@ -82,7 +82,9 @@ fn a_link_is_made_listed_changed_and_revoked(server: &Server) {
 
 fn a_day_that_is_past_or_none_makes_no_link(server: &Server) {
     let id = server.draft("Shared", &[]);
-    for day in ["2020-01-01", "tomorrow", "2099-12-31T10:00:00"] {
+    // A link ends when its day begins, in UTC, so that today is too late.
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    for day in ["2020-01-01", &today, "tomorrow", "2099-12-31T10:00:00"] {
         let wanted = NewLink {
             expires: Some(day),
             ..new(Permission::View)

@@ -20,6 +20,24 @@ fn submitted(server: &Server) -> (RecordId, Request) {
     (id, request)
 }
 
+fn a_request_tells_who_asks_and_who_decides_by_their_names(server: &Server) {
+    let (_, request) = submitted(server);
+    let request = server.owner.request(&request.id).unwrap();
+    let (kind, id) = request.receiver.clone().unwrap();
+    let community = server.owner.community(&id).unwrap();
+    assert_eq!(kind, "community");
+    let name = format!("{} ({})", community.slug, community.title);
+    assert_eq!(request.receiver_name, Some(name));
+    let creator = request.creator_name.unwrap();
+    assert!(!creator.is_empty());
+    let said = server
+        .owner
+        .request_timeline(&request.id, &Search::default())
+        .unwrap()
+        .items;
+    assert_eq!(said[0].author_name, Some(creator));
+}
+
 fn status(server: &Server, id: &RecordId) -> String {
     server.owner.draft(id).unwrap().document()["status"]
         .as_str()
@@ -293,4 +311,5 @@ crate::on_both_one_at_a_time![
     a_request_is_nobody_elses,
     an_action_that_is_none_or_not_now_is_refused,
     comments_are_made_changed_and_deleted,
+    a_request_tells_who_asks_and_who_decides_by_their_names,
 ];

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CreateArguments, DeleteArguments, EditArguments, Fields, RenameArguments, ShowArguments};
 use crate::cli::api::data;
+use crate::cli::named::{self, Named};
 use crate::cli::target::{Access, Place};
 use crate::cli::terminal::{self, printable};
 use crate::cli::{mountinfo, tell, within};
@@ -19,9 +20,19 @@ use crate::repository::Community;
 /// `Usage` for a path that is of no community; as [`Place::of`].
 pub(super) fn find(word: &Path, access: &Access) -> Result<(Place, String)> {
     let no_community = || {
-        Error::new(Kind::Usage, format!("{} is no community", word.display()))
-            .with_advice("Give its slug, its UUID, or its path in a mount (communities/SLUG).")
+        let shown = word.to_string_lossy();
+        let shown = shown.split('?').next().unwrap_or_default();
+        Error::new(Kind::Usage, format!("{} is no community", printable(shown))).with_advice(
+            "Give its slug, its UUID, the address of its page, or its path in a mount (communities/SLUG).",
+        )
     };
+    if let Some(address) = word.to_str().filter(|word| word.contains("://")) {
+        let place = Place::of(access)?;
+        return match named::read(address, place.repository.url())? {
+            Named::Community(name) => Ok((place, name)),
+            _ => Err(no_community()),
+        };
+    }
     let Some(within) = within::locate(word, &mountinfo::ours(None)?)? else {
         let name = word.to_str().filter(|name| !name.contains('/'));
         return Ok((Place::of(access)?, name.ok_or_else(no_community)?.to_owned()));
@@ -60,7 +71,14 @@ pub(super) fn create(arguments: &CreateArguments) -> Result<ExitCode> {
         document["slug"] = json!(slug);
     }
     arguments.fields.write_to(&mut document);
-    let made = repository.create_community(&document)?;
+    let made = repository
+        .create_community(&document)
+        .map_err(|error| match error.kind() {
+            Kind::Denied => error.with_advice(
+                "Some repositories leave that to their operators (TU Wien does); whether the token is good, rdmfs doctor tells.",
+            ),
+            _ => error,
+        })?;
     let address = format!("{}/communities/{}", repository.url(), made.slug);
     tell_of(&place, &[&made.slug]);
     arguments.output.say(

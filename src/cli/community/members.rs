@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use super::change::{find, shown, tell_of};
 use super::{RecordsArguments, RemoveArguments, SubmitArguments};
+use crate::cli::ask::field_lines;
 use crate::cli::decide::pending;
 use crate::cli::target::{Target, What};
 use crate::cli::tell;
 use crate::cli::terminal::{self, printable};
 use crate::error::{Error, Kind, Result};
-use crate::repository::{Inclusion, Request};
+use crate::repository::{Inclusion, Inclusions, Request};
 
 /// Runs `submit`.
 ///
@@ -72,11 +73,42 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
         printable(&draft.title),
         shown(&community)
     );
+    let before = repository.review(id)?;
+    if let Some(request) = before.as_ref().filter(|request| request.is_open) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("draft {id} is submitted already: request {}", request.id),
+        )
+        .with_advice(format!("rdmfs requests cancel {} takes it back.", request.id)));
+    }
+    // Servers take drafts in that can't be published, and fail when they are accepted.
+    if let Ok(check) = repository.check_draft(id)
+        && !check.problems.is_empty()
+    {
+        terminal::note(format_args!("as draft {id} is now, it could not be published:"));
+        field_lines(&check.problems).iter().for_each(terminal::complain);
+    }
     if !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);
     }
-    repository.set_review(id, &community.id)?;
-    let request = repository.submit_review(id, arguments.comment.as_deref(), !arguments.review)?;
+    let chosen = repository.set_review(id, &community.id)?;
+    let submitted = repository.submit_review(id, arguments.comment.as_deref(), !arguments.review);
+    let request = match submitted {
+        Ok(request) => request,
+        // Publishing large drafts takes longer than some proxies wait.
+        Err(error) if error.kind().is_passing() => match repository.request(&chosen.id) {
+            Ok(request) if request.status != "created" => request,
+            _ => return Err(error),
+        },
+        Err(error) => {
+            // A community that was chosen and not asked would be in the way of publishing without it. That it can't be taken
+            // back is nothing to add to why it was refused.
+            if before.is_none() {
+                let _ = repository.delete_review(id);
+            }
+            return Err(error);
+        }
+    };
     tell::changed(&target.place, &[id]);
     tell_of(&target.place, &[&community.slug]);
     let text = match request.status.as_str() {
@@ -114,10 +146,11 @@ fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCod
     let asked = repository.submit_to_communities(&record.id, &names, arguments.comment.as_deref())?;
     tell::changed(&target.place, &[&record.id]);
     tell_of(&target.place, &names);
-    if arguments.output.json {
+    let Inclusions { asked, refused } = asked;
+    if arguments.output.json && refused.is_none() {
         let asked: Vec<Value> = asked.iter().map(inclusion).collect();
         terminal::say(format_args!("{:#}", Value::Array(asked)));
-    } else {
+    } else if !arguments.output.json {
         for one in &asked {
             let name = printable(&one.community);
             match &one.request {
@@ -134,7 +167,7 @@ fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCod
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    refused.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 fn inclusion(one: &Inclusion) -> Value {
@@ -164,9 +197,11 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
     if !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);
     }
-    repository.remove_from_communities(&record.id, &names)?;
+    let removed = repository.remove_from_communities(&record.id, &names);
+    // Out of some of several it may be all the same.
     tell::changed(&place, &[&record.id]);
     tell_of(&place, &names);
+    removed?;
     arguments.output.say(
         &json!({"record": record.id.as_str(), "removed": names}),
         format_args!("{} is not in {listed} any more", record.id),

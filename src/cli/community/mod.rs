@@ -34,8 +34,8 @@ Examples:
   rdmfs community submit ~/zenodo/drafts/abcde-12345 glaciers --comment 'Our new data'
   rdmfs community records glaciers --paths
 
-A community is named by its slug, its UUID, or its path in a mount (communities/SLUG). What the
-repository does not accept is told by field, one line each.";
+A community is named by its slug, its UUID, the address of its page, or its path in a mount
+(communities/SLUG). What the repository does not accept is told by field, one line each.";
 
 #[derive(Subcommand)]
 enum What {
@@ -146,7 +146,7 @@ struct DeleteArguments {
 struct LogoArguments {
     /// Its slug, its UUID, or its path in a mount
     community: PathBuf,
-    /// The image
+    /// The image: PNG, JPEG, GIF, WebP, AVIF or SVG, of up to 1 MB on most repositories
     #[arg(required_unless_present_any = ["save", "delete"])]
     image: Option<PathBuf>,
     /// Save the logo that it has to this file

@@ -17,27 +17,47 @@ use crate::repository::Request;
 pub(super) struct Action {
     name: &'static str,
     done: &'static str,
-    warning: &'static str,
 }
 
 /// To accept.
 pub(super) const ACCEPT: Action = Action {
     name: "accept",
     done: "accepted",
-    warning: "A submitted draft is published by it. It can't be undone.",
 };
 /// To decline.
 pub(super) const DECLINE: Action = Action {
     name: "decline",
     done: "declined",
-    warning: "It can't be undone; a new request can be made.",
 };
 /// To cancel.
 pub(super) const CANCEL: Action = Action {
     name: "cancel",
     done: "cancelled",
-    warning: "It can't be undone; a new request can be made.",
 };
+
+impl Action {
+    /// What it will do, for who has to say yes to it.
+    fn consequence(&self, request: &Request) -> &'static str {
+        match (self.name, request.kind.as_str()) {
+            ("accept", "community-submission") => "The draft is published by it, and that can't be undone.",
+            ("accept", "community-inclusion") => "The record is in the community then.",
+            ("accept", "community-invitation") => "The one who is invited is a member of the community then.",
+            ("accept", "community-membership-request") => {
+                "The one who asks is a member of the community then."
+            }
+            ("accept", "subcommunity" | "subcommunity-invitation") => {
+                "The one community is a part of the other then."
+            }
+            ("accept", "guest-access-request" | "user-access-request") => {
+                "The one who asks can open what is restricted then."
+            }
+            ("accept", "record-deletion") => "The record is deleted by it, and that can't be undone.",
+            ("accept", "rdm-curation") => "The draft can be published then.",
+            ("accept", _) => "It can't be undone.",
+            _ => "It can't be undone; a new request can be made.",
+        }
+    }
+}
 
 /// Runs `accept`, `decline` or `cancel`.
 ///
@@ -68,16 +88,27 @@ pub(super) fn act(arguments: &ActArguments, action: &Action) -> Result<ExitCode>
         title => format!(" ({})", printable(title)),
     };
     let kind = printable(&request.kind);
+    let by = match &request.creator_name {
+        Some(name) => format!(" by {}", printable(name)),
+        None => String::new(),
+    };
+    let to = match &request.receiver_name {
+        Some(name) => format!(" to {}", printable(name)),
+        None => String::new(),
+    };
     let mut verb = action.name.to_owned();
     verb[..1].make_ascii_uppercase();
-    let question = format!("{verb} the {kind}{about}{title}? {}", action.warning);
+    let question = format!(
+        "{verb} the {kind}{about}{title}{by}{to}? {}",
+        action.consequence(&request)
+    );
     if !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);
     }
     let comment = arguments.comment.as_deref();
     let done = place
         .signed_in()?
-        .act_on_request(&request.id, action.name, comment)?;
+        .act_on_request_for_sure(&request, action.name, comment)?;
     tell_of(&place, &done);
     arguments.which.output.say(
         &Value::Object(done.document.clone()),

@@ -1,5 +1,6 @@
 //! Which request is meant: by its own id, or by that of the record or draft it is about.
 
+use crate::cli::named::{self, Named};
 use crate::cli::requests::Which;
 use crate::cli::target::{Place, Target};
 use crate::error::{Error, Kind, Result};
@@ -15,6 +16,13 @@ pub(super) fn find(which: &Which) -> Result<(Place, Request)> {
         let place = Place::of(&which.access)?;
         let request = place.signed_in()?.request(&id)?;
         return Ok((place, request));
+    }
+    if let Some(address) = which.request.to_str().filter(|word| word.contains("://")) {
+        let place = Place::of(&which.access)?;
+        if let Named::Request(id) = named::read(address, place.repository.url())? {
+            let request = place.signed_in()?.request(&id)?;
+            return Ok((place, request));
+        }
     }
     let target = Target::find(&which.request, &which.access)?;
     let request = about(target.place.signed_in()?, &target.id)?;

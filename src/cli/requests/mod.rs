@@ -32,8 +32,8 @@ Examples:
   rdmfs requests comment ~/zenodo/drafts/abcde-12345 'The units are corrected.'
   rdmfs requests accept 43b14e4f-05eb-4903-87b6-b80b225383ed --comment 'Thank you'
 
-A REQUEST is its id as listed, or the id or the path of the record or draft that it is about, if there
-is only one.";
+A REQUEST is its id as listed or the address of its page, or the id or the path of the record or draft
+that it is about, if there is only one.";
 
 #[derive(Subcommand)]
 enum What {

@@ -94,8 +94,12 @@ pub(super) fn one(arguments: &ShowArguments) -> Result<ExitCode> {
     if !request.title.is_empty() {
         text.push_str(&format!("  title: {}\n", printable(&request.title)));
     }
+    if let Some(name) = &request.creator_name {
+        text.push_str(&format!("  asked by: {}\n", printable(name)));
+    }
     if let Some((kind, id)) = &request.receiver {
-        text.push_str(&format!("  decides: {} {}\n", printable(kind), printable(id)));
+        let who = request.receiver_name.as_ref().unwrap_or(id);
+        text.push_str(&format!("  decides: {} {}\n", printable(kind), printable(who)));
     }
     if !request.actions.is_empty() {
         text.push_str(&format!(
@@ -127,9 +131,11 @@ fn said(event: &Event) -> String {
     let mut text = format!(
         "\n{} {}: {}\n",
         printable(&when),
-        match event.author.as_str() {
-            "" => "somebody".to_owned(),
-            author => format!("user {}", printable(author)),
+        match (&event.author_name, event.author.as_str()) {
+            (Some(name), _) => printable(name),
+            (None, "") => "somebody".to_owned(),
+            (None, "system") => "the repository".to_owned(),
+            (None, author) => format!("user {}", printable(author)),
         },
         event
             .event
@@ -145,38 +151,108 @@ fn said(event: &Event) -> String {
 /// What HTML says, as plain lines. Whoever wrote it may have meant harm: nothing of it is interpreted.
 fn plain(html: &str) -> String {
     let mut text = String::new();
+    // Where a link leads that is not ended yet, and where its text begins.
+    let mut link: Option<(String, usize)> = None;
     let mut rest = html;
     while let Some(begin) = rest.find('<') {
-        text.push_str(&rest[..begin]);
+        text.push_str(&unescaped(&rest[..begin]));
         let tag = &rest[begin..];
         let end = tag.find('>').map_or(tag.len(), |end| end + 1);
-        let name = tag[1..end].trim_start_matches('/').to_ascii_lowercase();
-        if ["p", "br", "div", "li", "ul", "ol", "h1", "h2", "h3"]
-            .iter()
-            .any(|block| {
-                name.strip_prefix(block)
-                    .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-            })
-            && !text.is_empty()
-            && !text.ends_with('\n')
-        {
-            text.push('\n');
+        let inside = tag[1..end].trim_end_matches(['>', '/']);
+        let name: String = inside
+            .trim_start_matches('/')
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect::<String>()
+            .to_ascii_lowercase();
+        match (inside.starts_with('/'), name.as_str()) {
+            (false, "li") => {
+                end_line(&mut text);
+                text.push_str("- ");
+            }
+            (
+                _,
+                "p" | "br" | "div" | "li" | "ul" | "ol" | "pre" | "blockquote" | "tr" | "h1" | "h2" | "h3"
+                | "h4",
+            ) => {
+                end_line(&mut text);
+            }
+            (false, "a") => link = href(inside).map(|address| (address, text.len())),
+            (true, "a") => {
+                if let Some((address, begin)) = link.take()
+                    && !text[begin..].contains(&address)
+                {
+                    text.push_str(&format!(" <{address}>"));
+                }
+            }
+            _ => {}
         }
         rest = &tag[end..];
     }
-    text.push_str(rest);
-    [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#39;", "'"),
-        ("&nbsp;", " "),
-        ("&amp;", "&"),
-    ]
-    .iter()
-    .fold(text, |text, (entity, letter)| text.replace(entity, letter))
-    .trim_end()
-    .to_owned()
+    text.push_str(&unescaped(rest));
+    text.trim_end().to_owned()
+}
+
+fn end_line(text: &mut String) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+}
+
+/// Where a link leads.
+fn href(tag: &str) -> Option<String> {
+    let (_, value) = tag.split_once("href=")?;
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let address = value[1..].split(quote).next()?;
+    Some(unescaped(address)).filter(|address| !address.is_empty())
+}
+
+/// A text with its entities as the characters they stand for, once.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find('&') {
+        plain.push_str(&rest[..begin]);
+        let after = &rest[begin + 1..];
+        let entity = after.split_once(';').filter(|(name, _)| name.len() <= 8);
+        match entity.and_then(|(name, rest)| Some((character(name)?, rest))) {
+            Some((c, after)) => {
+                plain.push(c);
+                rest = after;
+            }
+            None => {
+                plain.push('&');
+                rest = after;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+fn character(entity: &str) -> Option<char> {
+    Some(match entity {
+        "lt" => '<',
+        "gt" => '>',
+        "quot" => '"',
+        "apos" => '\'',
+        "amp" => '&',
+        "nbsp" => ' ',
+        "ndash" => '–',
+        "mdash" => '—',
+        "hellip" => '…',
+        _ => {
+            let number = entity.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                None => number.parse().ok()?,
+            };
+            match char::from_u32(code)? {
+                '\u{a0}' => ' ',
+                c => c,
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -192,5 +268,15 @@ mod tests {
         assert_eq!(plain("no markup"), "no markup");
         assert_eq!(plain("cut <scr"), "cut");
         assert_eq!(plain("<pre>x</pre>"), "x");
+        assert_eq!(
+            plain("<ul><li>It&#8217;s <em>here</em></li><li>A&amp;B &copy &#x1b;[2J</li></ul><p>end &</p>"),
+            "- It’s here\n- A&B &copy \u{1b}[2J\nend &"
+        );
+        assert_eq!(
+            plain(
+                "see <a class='x' href=\"https://a.example/?a=1&amp;b=2\">this</a>, <a href='https://b.example'>https://b.example</a>"
+            ),
+            "see this <https://a.example/?a=1&b=2>, https://b.example"
+        );
     }
 }

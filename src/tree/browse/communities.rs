@@ -17,7 +17,7 @@ use crate::tree::{Tree, names};
 const LISTED: usize = 200;
 
 const DOCUMENT: &str = "community.json";
-const LOGO: &str = "logo";
+pub(in crate::tree) const LOGO: &str = "logo";
 const RECORDS: &str = "records";
 
 impl Tree {

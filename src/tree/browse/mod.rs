@@ -29,6 +29,7 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::repository::ExportFormat;
 use crate::repository::model::RecordId;
+pub(super) use communities::LOGO;
 pub(super) use doi::steps_of;
 pub use links::Link;
 pub use pages::Growing;

@@ -37,7 +37,8 @@ impl AccessLink {
 pub(crate) fn number_of(store: &Store, token: &str) -> Option<u64> {
     let links = store.parents.values().flat_map(|parent| &parent.links);
     links
-        .filter(|link| link.expires.as_ref().is_none_or(|day| *day >= today()))
+        // It ends when its day begins.
+        .filter(|link| link.expires.as_ref().is_none_or(|day| *day > today()))
         .find(|link| link.token == token)
         .map(|link| link.number)
 }
@@ -97,7 +98,7 @@ pub(crate) fn read(app: &App, call: &Call) -> Result<Reply, Failure> {
     Ok(Reply::json(200, &one(parent, &call.target.key)?.shown()))
 }
 
-/// `PATCH …/access/links/{link}`: the last day can only come nearer.
+/// `PATCH …/access/links/{link}`: the end can only come nearer.
 pub(crate) async fn update(app: &App, call: &mut Call) -> Result<Reply, Failure> {
     let body = call.json_object().await?;
     let mut store = app.store.lock();

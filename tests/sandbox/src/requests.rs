@@ -395,7 +395,31 @@ fn seen<'a>(store: &'a Store, call: &Call) -> Result<&'a Request, Problem> {
 pub(crate) fn read(app: &App, call: &Call) -> Result<Reply, Failure> {
     let store = app.store.lock();
     let request = seen(&store, call)?;
-    Ok(Reply::json(200, &shown(app, &store, request, call.user)))
+    let mut shown = shown(app, &store, request, call.user);
+    if expands(call) {
+        shown["expanded"] = json!({"created_by": expanded_user(&request.creator.to_string())});
+        if let Ok(community) = store.communities.find(&request.receiver.1) {
+            shown["expanded"]["receiver"] =
+                json!({"id": community.id, "slug": community.slug, "metadata": community.metadata});
+        }
+    }
+    Ok(Reply::json(200, &shown))
+}
+
+/// Whether names are wanted beside ids.
+fn expands(call: &Call) -> bool {
+    call.param("expand")
+        .is_some_and(|value| matches!(value, "1" | "true"))
+}
+
+/// A user with a name to be shown.
+fn expanded_user(id: &str) -> Value {
+    USERS
+        .iter()
+        .find(|user| user.id.to_string() == id)
+        .map_or(Value::Null, |user| {
+            json!({"id": id, "username": user.name, "profile": {"full_name": format!("{} Example", user.name)}})
+        })
 }
 
 /// `GET /requests/` and `GET /user/requests`
@@ -527,7 +551,13 @@ pub(crate) fn timeline(app: &App, call: &Call) -> Result<Reply, Failure> {
     let hits = request
         .events
         .iter()
-        .map(|event| event_shown(app, request, event))
+        .map(|event| {
+            let mut shown = event_shown(app, request, event);
+            if expands(call) {
+                shown["expanded"] = json!({"created_by": expanded_user(&event.author)});
+            }
+            shown
+        })
         .collect();
     page(app, call, &format!("/api/requests/{}/timeline", request.id), hits)
 }
