@@ -574,7 +574,7 @@ pub(super) fn check_key(key: &str, name: &str) -> Result<()> {
     if !names::is_showable_name(name) {
         return Err(Error::new(
             Kind::Refused,
-            format!("the repository can't hold a file named {name:?}"),
+            format!("the repository can't hold a file named {name:?}: it holds control characters"),
         ));
     }
     Ok(())
