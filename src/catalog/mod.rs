@@ -11,6 +11,7 @@ mod entry;
 mod kept;
 mod list;
 mod reach;
+mod renew;
 mod store;
 pub(crate) mod timed;
 
@@ -452,11 +453,10 @@ impl Catalog {
 
     fn learn_record(&self, record: Record, asked: SystemTime) -> RecordId {
         let id = record.id.clone();
-        let newer = self
-            .records
-            .current(&id)
-            .is_none_or(|known| known.updated < record.updated);
-        if newer {
+        // The index lags behind what was asked for by itself.
+        let is_older = (self.records.peek(&id)).is_some_and(|known| known.updated > record.updated);
+        let is_known = (self.records.current(&id)).is_some_and(|known| known.updated == record.updated);
+        if !is_older && !is_known {
             let value = Arc::new(self.renewed(record, Source::Hit, asked));
             let lags = self.index_lags();
             if !lags {
