@@ -102,7 +102,7 @@ type Names = Piece<Arc<str>>;
 
 /// All that is known of this.
 pub(super) struct Around {
-    hits: Timed<Question, Told<Piece<RecordId>>>,
+    pub(super) hits: Timed<Question, Told<Piece<RecordId>>>,
     versions: Timed<RecordId, Told<Vec<(u64, RecordId)>>>,
     forms: Timed<(RecordId, &'static str), Told<Bytes>>,
     offered: Timed<(), Told<Vec<ExportFormat>>>,

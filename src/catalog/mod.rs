@@ -454,17 +454,20 @@ impl Catalog {
     fn learn_record(&self, record: Record, asked: SystemTime) -> RecordId {
         let id = record.id.clone();
         // The index lags behind what was asked for by itself.
-        let is_older = (self.records.peek(&id)).is_some_and(|known| known.updated > record.updated);
-        let is_known = (self.records.current(&id)).is_some_and(|known| known.updated == record.updated);
-        if !is_older && !is_known {
-            let value = Arc::new(self.renewed(record, Source::Hit, asked));
-            let lags = self.index_lags();
-            if !lags {
-                self.keep_record(&id, &value);
-            }
-            let life = lags.then_some(UNSURE);
-            self.records.put_said(&id, Said { value, life });
+        if (self.records.peek(&id)).is_some_and(|known| known.updated > record.updated) {
+            return id;
         }
+        let value = Arc::new(self.renewed(record, Source::Hit, asked));
+        let known = self.records.current(&id);
+        if !value.is_whole() && known.is_some_and(|known| known.updated == value.updated) {
+            return id;
+        }
+        let lags = self.index_lags();
+        if !lags {
+            self.keep_record(&id, &value);
+        }
+        let life = lags.then_some(UNSURE);
+        self.records.put_said(&id, Said { value, life });
         id
     }
 

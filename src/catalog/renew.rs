@@ -18,8 +18,8 @@ const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// So many records of a page are asked for by themselves before the page is: a page is as long as a hundred of them, and who
 /// opens one or two wants no others.
 const ALONE: u32 = 4;
-/// If the page did not help, it is asked for again after so many.
-const AGAIN: u32 = 25;
+/// If the page did not help, it is asked for again after so many. Zenodo's have 25 records for guests.
+const AGAIN: u32 = 10;
 
 /// On which page a record came last.
 pub(super) struct Pages(Mutex<LruCache<RecordId, Arc<Page>>>);
@@ -49,9 +49,13 @@ impl Pages {
         }
     }
 
-    /// The page to ask for in place of the record, if enough of it were asked for by themselves.
-    fn due(&self, id: &RecordId) -> Option<Question> {
+    /// The page to ask for in place of the record, if enough of it were asked for by themselves. While a page itself is current,
+    /// it says nothing new.
+    fn due(&self, id: &RecordId, is_current: impl FnOnce(&Question) -> bool) -> Option<Question> {
         let page = Arc::clone(self.0.lock().get(id)?);
+        if is_current(&page.question) {
+            return None;
+        }
         let before = page.again.fetch_add(1, Ordering::Relaxed);
         (before % AGAIN == ALONE).then(|| page.question.clone())
     }
@@ -63,7 +67,9 @@ impl Catalog {
         if self.times.records.is_zero() || !self.records.peek(id)?.is_whole() {
             return None;
         }
-        let question = self.around.pages.due(id)?;
+        let around = &self.around;
+        let is_current = |page: &Question| around.hits.current(page).is_some();
+        let question = around.pages.due(id, is_current)?;
         self.hits(&question).ok()?;
         let value = self.records.current(id).filter(|entry| entry.is_whole())?;
         let life = Some(self.records.life(id));
