@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::ask::Dated;
+use super::renew::Pages;
 use super::timed::{Lifetimes, Timed, Weigh};
 use super::{CAPACITY, Catalog, Said, Search, Topic, document};
 use crate::error::{Error, Kind, Result};
@@ -101,7 +102,7 @@ type Names = Piece<Arc<str>>;
 
 /// All that is known of this.
 pub(super) struct Around {
-    hits: Timed<Question, Told<Piece<RecordId>>>,
+    pub(super) hits: Timed<Question, Told<Piece<RecordId>>>,
     versions: Timed<RecordId, Told<Vec<(u64, RecordId)>>>,
     forms: Timed<(RecordId, &'static str), Told<Bytes>>,
     offered: Timed<(), Told<Vec<ExportFormat>>>,
@@ -112,6 +113,7 @@ pub(super) struct Around {
     term_pages: Timed<(Arc<str>, u32), Told<Names>>,
     terms: Timed<(Arc<str>, Arc<str>), Told<Bytes>>,
     dois: Timed<Arc<str>, Told<DoiEntry>>,
+    pub(super) pages: Pages,
 }
 
 /// Which forms a repository has changes when it is upgraded: asked once in a day.
@@ -135,6 +137,7 @@ impl Around {
             term_pages: Timed::new(CAPACITY / 4, lifetimes),
             terms: Timed::new(CAPACITY, lifetimes),
             dois: Timed::new(CAPACITY / 4, lifetimes),
+            pages: Pages::default(),
         }
     }
 
@@ -185,6 +188,7 @@ impl Catalog {
                     }
                 })
                 .collect();
+            self.around.pages.came(question, &items);
             let weight = items.len() * ID_WEIGHT;
             let has_next = page.has_next;
             Ok((Piece { items, has_next }, weight))

@@ -101,6 +101,9 @@ impl Catalog {
     }
 
     pub(super) fn ask_record(&self, id: &RecordId) -> Result<Said<Entry>> {
+        if let Some(said) = self.by_its_page(id) {
+            return Ok(said);
+        }
         let whole = |entry: &Arc<Entry>| entry.is_whole();
         let newest = self.records.peek(id);
         let known = newest.clone().filter(whole);

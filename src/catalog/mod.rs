@@ -11,6 +11,7 @@ mod entry;
 mod kept;
 mod list;
 mod reach;
+mod renew;
 mod store;
 pub(crate) mod timed;
 
@@ -452,19 +453,21 @@ impl Catalog {
 
     fn learn_record(&self, record: Record, asked: SystemTime) -> RecordId {
         let id = record.id.clone();
-        let newer = self
-            .records
-            .current(&id)
-            .is_none_or(|known| known.updated < record.updated);
-        if newer {
-            let value = Arc::new(self.renewed(record, Source::Hit, asked));
-            let lags = self.index_lags();
-            if !lags {
-                self.keep_record(&id, &value);
-            }
-            let life = lags.then_some(UNSURE);
-            self.records.put_said(&id, Said { value, life });
+        // The index lags behind what was asked for by itself.
+        if (self.records.peek(&id)).is_some_and(|known| known.updated > record.updated) {
+            return id;
         }
+        let value = Arc::new(self.renewed(record, Source::Hit, asked));
+        let known = self.records.current(&id);
+        if !value.is_whole() && known.is_some_and(|known| known.updated == value.updated) {
+            return id;
+        }
+        let lags = self.index_lags();
+        if !lags {
+            self.keep_record(&id, &value);
+        }
+        let life = lags.then_some(UNSURE);
+        self.records.put_said(&id, Said { value, life });
         id
     }
 

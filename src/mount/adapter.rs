@@ -18,7 +18,7 @@ use super::afterwards::{Afterwards, Lanes};
 use super::answers::{GENERATION, Shared, absent};
 use super::inline::Inline;
 use super::kernel;
-use super::listings::{Folder, fill, first_line};
+use super::listings::Folder;
 use super::reads::Read;
 use super::requests::{intent, made_by, moment, permissions, process_of, text, xattr};
 use crate::error::Result;
@@ -534,23 +534,16 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
         let shared = self.shared();
         let folder = match shared.folder(fh) {
             Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
         // Long lists take a while to be made, and some are asked for as they are read.
-        self.lanes.metadata.run(move || {
-            folder.told_names();
-            match shared.tree.lines_from(&folder.listing, first_line(offset)) {
-                Ok(lines) => {
-                    fill(&lines, ino, offset, &mut reply);
-                    reply.ok();
-                }
-                Err(error) => reply.error(shared.errno(&error)),
-            }
-        });
+        self.lanes
+            .metadata
+            .run(move || shared.tell_names(&folder, ino, offset, reply));
     }
 
     fn readdirplus(
@@ -559,19 +552,16 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let shared = self.shared();
         let folder = match shared.folder(fh) {
             Ok(folder) => folder,
             Err(error) => return reply.error(shared.errno(&error)),
         };
-        self.lanes.metadata.run(move || {
-            match shared.fill_with_attributes(&folder, ino, offset, &mut reply) {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(shared.errno(&error)),
-            }
-        });
+        self.lanes
+            .metadata
+            .run(move || shared.tell_lines(&folder, ino, offset, reply));
     }
 
     fn releasedir(

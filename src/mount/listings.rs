@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::tree::{Access, Attributes, Facts, Kind, Line, Listing};
 
 /// Tells the names from `offset` on, as many as fit. `lines` begin there, after `.` and `..`.
-pub(super) fn fill(lines: &[Line], folder: INodeNo, offset: u64, reply: &mut ReplyDirectory) {
+fn fill(lines: &[Line], folder: INodeNo, offset: u64, reply: &mut ReplyDirectory) {
     for (position, line) in lines_from(lines, offset) {
         let (name, kind) = match line {
             Place::Dot(name) => (name, FileType::Directory),
@@ -42,8 +42,34 @@ impl Shared {
         }
     }
 
+    /// Answers with names alone.
+    pub(super) fn tell_names(&self, folder: &Folder, ino: INodeNo, offset: u64, mut reply: ReplyDirectory) {
+        folder.told_names();
+        match self.tree.lines_from(&folder.listing, first_line(offset)) {
+            Ok(lines) => {
+                fill(&lines, ino, offset, &mut reply);
+                reply.ok();
+            }
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
+    /// Answers with names and attributes.
+    pub(super) fn tell_lines(
+        &self,
+        folder: &Folder,
+        ino: INodeNo,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        match self.fill_with_attributes(folder, ino, offset, &mut reply) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
     /// Tells names and attributes from `offset` on, as many as fit. Each that is told counts as looked up.
-    pub(super) fn fill_with_attributes(
+    fn fill_with_attributes(
         &self,
         folder_listing: &Folder,
         folder: INodeNo,
@@ -119,7 +145,7 @@ impl Folder {
     }
 
     /// Names are told without their attributes.
-    pub(super) fn told_names(&self) {
+    fn told_names(&self) {
         *self.until.lock() = None;
     }
 
@@ -135,7 +161,7 @@ enum Place<'a> {
 }
 
 /// The number of the first line after `offset`, which counts `.` and `..` as well.
-pub(super) fn first_line(offset: u64) -> usize {
+fn first_line(offset: u64) -> usize {
     usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX)
 }
 

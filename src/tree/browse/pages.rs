@@ -169,7 +169,7 @@ impl Tree {
         let catalog = &self.floors.catalog;
         Ok(match source {
             Source::Hits { scope, search, up } => {
-                let told = catalog.hits(&question(scope, search, number))?;
+                let told = catalog.hits(&self.question(scope, search, number))?;
                 (self.lines_of_hits(&told.what.items, *up), told.what.has_next)
             }
             Source::Communities { own } => {
@@ -190,13 +190,28 @@ impl Tree {
         let Source::Hits { scope, search, up } = source else {
             return None;
         };
-        let told = self.floors.catalog.known_hits(&question(scope, search, number))?;
+        let told = self
+            .floors
+            .catalog
+            .known_hits(&self.question(scope, search, number))?;
         Some((self.lines_of_hits(&told.what.items, *up), told.what.has_next))
     }
 
     fn lines_of_hits(&self, ids: &[RecordId], up: u8) -> Vec<Line> {
         let line = |id: &RecordId| self.line_of_link(id.as_str(), Link::to_record(up.into(), id.clone()));
         ids.iter().map(line).collect()
+    }
+
+    fn question(&self, scope: &Scope, search: &Search, number: u32) -> Question {
+        Question {
+            scope: scope.clone(),
+            search: Search {
+                page: search.page.saturating_add(number),
+                // As long as it will be asked for, so that one page has one name.
+                size: search.size.min(self.floors.repository.largest_page()),
+                ..search.clone()
+            },
+        }
     }
 
     /// A line of a link.
@@ -210,15 +225,5 @@ impl Tree {
             attributes,
             node: Node::Around(spot),
         }
-    }
-}
-
-fn question(scope: &Scope, search: &Search, number: u32) -> Question {
-    Question {
-        scope: scope.clone(),
-        search: Search {
-            page: search.page.saturating_add(number),
-            ..search.clone()
-        },
     }
 }
