@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::change::{find, shown, tell_of};
+use super::change::{community_at, find, shown, tell_of};
 use super::{RecordsArguments, RemoveArguments, SubmitArguments};
 use crate::cli::ask::field_lines;
 use crate::cli::decide::pending;
-use crate::cli::target::{Target, What};
+use crate::cli::target::{Place, Target, What};
 use crate::cli::tell;
 use crate::cli::terminal::{self, printable};
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,7 @@ use crate::repository::{Inclusion, Inclusions, Request};
 pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
     let target = Target::find(&arguments.target, &arguments.access)?;
     let repository = target.place.signed_in()?;
+    let names = names(&arguments.communities, &target.place)?;
     let is_draft = match target.what {
         What::Draft => true,
         What::Record => false,
@@ -31,15 +32,26 @@ pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
         },
     };
     match is_draft {
-        true => submit_draft(arguments, &target),
-        false => submit_record(arguments, &target),
+        true => submit_draft(arguments, &names, &target),
+        false => submit_record(arguments, &names, &target),
     }
 }
 
+/// The communities by their slugs or UUIDs, also where the addresses of their pages are given.
+fn names(given: &[String], place: &Place) -> Result<Vec<String>> {
+    given
+        .iter()
+        .map(|word| match word.contains("://") {
+            true => community_at(word, place),
+            false => Ok(word.clone()),
+        })
+        .collect()
+}
+
 /// A draft goes to one community, which publishes it when it accepts.
-fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+fn submit_draft(arguments: &SubmitArguments, names: &[String], target: &Target) -> Result<ExitCode> {
     let (repository, id) = (target.place.signed_in()?, &target.id);
-    let [name] = arguments.communities.as_slice() else {
+    let [name] = names else {
         return Err(
             Error::new(Kind::Usage, format!("draft {id} can go to one community only"))
                 .with_advice("Once it is published, the others can be asked too."),
@@ -121,7 +133,7 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+fn submit_record(arguments: &SubmitArguments, names: &[String], target: &Target) -> Result<ExitCode> {
     let (repository, id) = (target.place.signed_in()?, &target.id);
     if arguments.review {
         return Err(Error::new(
@@ -130,7 +142,7 @@ fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCod
         ));
     }
     let record = repository.record(id)?;
-    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let listed = printable(&names.join(", "));
     let question = format!(
         "Ask for record {} ({}) to be in {listed}?",
@@ -180,7 +192,8 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
     let Target { place, id, .. } = Target::find(&arguments.target, &arguments.access)?;
     let repository = place.signed_in()?;
     let record = repository.record(&id)?;
-    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let names = names(&arguments.communities, &place)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let listed = printable(&names.join(", "));
     let question = format!(
         "Take record {} ({}) out of {listed}? Only they can let it in again.",
