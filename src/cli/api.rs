@@ -52,7 +52,7 @@ The file that a record shows first is a field of its draft's JSON, like all of i
 
 Nothing is asked, whatever the request does. An answer that is no success is printed all the same; the
 exit code is 1 then, and stderr says why. What may have passed unseen (POST, PATCH) is not sent twice.
-Files are read and written better in a mount: an answer of over 64 MiB is not taken.";
+Files are read and written better in a mount: nothing is kept of what comes here, nor begun again.";
 
 /// Runs the command.
 ///
@@ -74,6 +74,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 Ok(true)
             })
             .map_err(connection_advice)?;
+    } else if call.method == "GET" && !std::io::stdout().is_terminal() {
+        let mut body = place.repository.open_call(&call).map_err(connection_advice)?;
+        arguments.print(&body.answer);
+        while let Some(piece) = body.piece()? {
+            terminal::print_bytes(&piece);
+        }
+        last = Some(body.answer);
     } else {
         let answer = place.repository.call(&call).map_err(connection_advice)?;
         if answer.is_success() && !matches!(call.method.as_str(), "GET" | "HEAD") {
