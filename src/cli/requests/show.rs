@@ -26,6 +26,10 @@ pub(super) fn list(arguments: &ListArguments) -> Result<ExitCode> {
         None => (Place::of(&arguments.access)?, None),
     };
     let repository = place.signed_in()?;
+    let community = match community {
+        Some(name) => Some(repository.community(&name)?),
+        None => None,
+    };
     let filter = match (arguments.closed, arguments.all) {
         (true, _) => RequestFilter::Closed,
         (_, true) => RequestFilter::All,
@@ -41,7 +45,7 @@ pub(super) fn list(arguments: &ListArguments) -> Result<ExitCode> {
         repository.largest_page(),
         search,
         |search| match &community {
-            Some(name) => repository.community_requests(name, search, filter),
+            Some(community) => repository.community_requests(&community.id, search, filter),
             None => repository.user_requests(search, filter),
         },
     )?;
