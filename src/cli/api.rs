@@ -52,7 +52,7 @@ The file that a record shows first is a field of its draft's JSON, like all of i
 
 Nothing is asked, whatever the request does. An answer that is no success is printed all the same; the
 exit code is 1 then, and stderr says why. What may have passed unseen (POST, PATCH) is not sent twice.
-Files are read and written better in a mount: an answer of over 64 MiB is not taken.";
+Files are read and written better in a mount: nothing is kept of what comes here, nor begun again.";
 
 /// Runs the command.
 ///
@@ -74,11 +74,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 Ok(true)
             })
             .map_err(connection_advice)?;
+    } else if call.method == "GET" && !std::io::stdout().is_terminal() {
+        let mut body = place.repository.open_call(&call).map_err(connection_advice)?;
+        arguments.print(&body.answer);
+        while let Some(piece) = body.piece()? {
+            terminal::print_bytes(&piece);
+        }
+        last = Some(body.answer);
     } else {
         let answer = place.repository.call(&call).map_err(connection_advice)?;
         if answer.is_success() && !matches!(call.method.as_str(), "GET" | "HEAD") {
-            // What it changed, only the server knows. Told first: who reads the answer may not read it to its end.
-            tell::changed_at(&place, &[""]);
+            // Told first: who reads the answer may not read it to its end.
+            let about = about(&call.path);
+            let places: Vec<&str> = std::iter::once("").chain(about.as_deref()).collect();
+            tell::changed_at(&place, &places);
         }
         arguments.print(&answer);
         last = Some(answer);
@@ -161,6 +170,16 @@ pub fn data(text: &str) -> Result<Bytes> {
     }
 }
 
+/// The place in a mount that a call may be about. What else it changed, only the server knows.
+fn about(path: &str) -> Option<String> {
+    let path = path.split(['?', '#']).next()?;
+    let path = path.split_once("/api/").map_or(path, |(_, below)| below);
+    let mut parts = path.trim_matches('/').split('/');
+    let (kind, name) = (parts.next()?, parts.next()?);
+    let is_plain = |name: &str| name.chars().all(|c| c.is_alphanumeric() || "-_.~".contains(c));
+    (matches!(kind, "records" | "communities") && is_plain(name)).then(|| format!("{kind}/{name}"))
+}
+
 /// Why an answer is no success, in the server's words.
 fn failure(call: &AnyCall, answer: &AnyAnswer) -> Option<Error> {
     let refusal = answer.refusal.as_ref()?;
@@ -178,6 +197,23 @@ fn failure(call: &AnyCall, answer: &AnyAnswer) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_call_is_about_is_read_from_its_path() {
+        for (path, place) in [
+            (
+                "records/abcde-12345/draft?x=/api/y/z",
+                Some("records/abcde-12345"),
+            ),
+            ("/api/communities/glaciers/rename", Some("communities/glaciers")),
+            ("https://example.org/rdm/api/records/1/draft", Some("records/1")),
+            ("records", None),
+            ("communities/a%20b", None),
+            ("user/records", None),
+        ] {
+            assert_eq!(about(path).as_deref(), place, "{path}");
+        }
+    }
 
     #[test]
     fn a_header_has_a_name_and_a_value() {

@@ -253,7 +253,15 @@ fn check_server(findings: &mut Findings, sources: &Sources, url: &str) -> Result
     );
     if token.is_some() {
         let checked = repository.check_token().map_err(server::token_advice);
+        let is_good = checked.is_ok();
         findings.result("token", "the repository takes it", checked);
+        // What a repository adds to InvenioRDM tells of itself only to those who are known there.
+        if let (true, Ok(Some(_))) = (is_good, repository.curation_rules()) {
+            findings.ok(
+                "curation",
+                "drafts are published here after their curation (rdmfs curation)",
+            );
+        }
     } else {
         findings.add(
             "token",

@@ -4,10 +4,10 @@
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use reqwest::{Method, Response, Url};
 use serde_json::Value;
 
-use super::transport::{Ask, RDM_JSON, Repeat, is_redirect, location};
+use super::transport::{Ask, RDM_JSON, Repeat, is_redirect, location, refused};
 use super::urls::{Origin, shown};
 use super::{Repository, answer};
 use crate::error::{Error, Kind, Result};
@@ -76,6 +76,42 @@ impl AnyAnswer {
     }
 }
 
+/// An answer of which the body is still to be read, if it is a success.
+pub struct AnyBody<'a> {
+    /// The rest of it.
+    pub answer: AnyAnswer,
+    response: Option<Response>,
+    repository: &'a Repository,
+    doing: String,
+    read: u64,
+}
+
+impl AnyBody<'_> {
+    /// The next piece of the body; `None` after the last. A body that is cut off is never taken for a whole one.
+    ///
+    /// # Errors
+    /// If the connection breaks or nothing comes for a while. It is not begun again: what came was given out.
+    pub fn piece(&mut self) -> Result<Option<Bytes>> {
+        let Some(response) = &mut self.response else {
+            return Ok(None);
+        };
+        let next = self.repository.transport.piece(&self.doing, response.chunk());
+        match self.repository.engine.wait(next) {
+            Ok(Some(piece)) => {
+                self.read += piece.len() as u64;
+                Ok(Some(piece))
+            }
+            Ok(None) => {
+                self.response = None;
+                Ok(None)
+            }
+            Err(failure) => Err(failure
+                .error
+                .with_advice(format!("{} bytes came before that; try it again.", self.read))),
+        }
+    }
+}
+
 impl Repository {
     /// Makes a request. What the server refuses is an answer; only what may pass (limits, 5xx, no connection) is tried
     /// again, and that only where a second one does no harm: GET, HEAD, PUT and DELETE but not POST and PATCH.
@@ -110,7 +146,52 @@ impl Repository {
         }
     }
 
+    /// Makes a GET request, and leaves the body of a success to be read piece by piece, whatever its size. Of anything else the
+    /// body is in the answer.
+    ///
+    /// # Errors
+    /// As [`Repository::call`].
+    pub fn open_call(&self, call: &AnyCall) -> Result<AnyBody<'_>> {
+        let ask = self.any_ask(call, self.any_url(&call.path)?)?;
+        let transport = &self.transport;
+        let attempt = async |_tries| {
+            let reply = transport
+                .get_with(&ask.doing, &ask.url, &ask.accept, None, Some(&ask.headers))
+                .await?;
+            let (status, mut response) = (reply.status, reply.response);
+            let headers = std::mem::take(response.headers_mut());
+            if (200..300).contains(&status) {
+                return Ok((status, headers, Bytes::new(), Some(response)));
+            }
+            let body = transport.body(&ask.doing, response).await?;
+            let failure = refused(&ask.doing, status, &headers, &body).at(&reply.url, Some(status));
+            match failure.passing {
+                true => Err(failure),
+                false => Ok((status, headers, body, None)),
+            }
+        };
+        let opened = transport.persist(&Method::GET, &ask.url, Repeat::Safe, &ask.doing, attempt);
+        let (status, headers, body, response) = self
+            .engine
+            .wait(opened)
+            .map_err(|error| transport.advised(error))?;
+        Ok(AnyBody {
+            answer: self.any_answer(&ask.doing, &ask.url, status, &headers, body),
+            response,
+            repository: self,
+            doing: ask.doing,
+            read: 0,
+        })
+    }
+
     fn call_url(&self, call: &AnyCall, url: Url) -> Result<AnyAnswer> {
+        let ask = self.any_ask(call, url)?;
+        let (url, doing) = (ask.url.clone(), ask.doing.clone());
+        let answer = self.ask(ask)?;
+        Ok(self.any_answer(&doing, &url, answer.status, &answer.headers, answer.body))
+    }
+
+    fn any_ask(&self, call: &AnyCall, url: Url) -> Result<Ask> {
         let method = method(&call.method)?;
         let doing = format!("{method} {}", url.path());
         if method == Method::GET {
@@ -143,20 +224,21 @@ impl Repository {
             }
         }
         ask.accept = accept.into();
-        let url = ask.url.clone();
-        let doing = ask.doing.clone();
-        let answer = self.ask(ask)?;
-        let refusal = match answer.status {
+        Ok(ask)
+    }
+
+    fn any_answer(&self, doing: &str, url: &Url, status: u16, headers: &HeaderMap, body: Bytes) -> AnyAnswer {
+        let refusal = match status {
             200..300 => None,
-            status if is_redirect(status) => Some(self.sent_on(&doing, &url, &answer.headers)),
-            status => Some(answer::refusal(&doing, status, &answer.headers, &answer.body)),
+            status if is_redirect(status) => Some(self.sent_on(doing, url, headers)),
+            status => Some(answer::refusal(doing, status, headers, &body)),
         };
-        Ok(AnyAnswer {
-            status: answer.status,
-            headers: listed(&answer.headers),
-            body: answer.body,
+        AnyAnswer {
+            status,
+            headers: listed(headers),
+            body,
             refusal: refusal.map(|error| self.transport.advised(error)),
-        })
+        }
     }
 
     /// What is sent is not sent again elsewhere without being told to.
@@ -380,6 +462,44 @@ mod tests {
             refusal.advice()
         );
         assert_eq!(server.count(), 2);
+    }
+
+    #[test]
+    fn a_body_is_given_out_as_it_comes_and_one_that_is_cut_off_is_an_error() {
+        let server = Server::start(|number, _, stream| match number {
+            1 => answer(stream, 503, "", b"{}"),
+            2 => answer(stream, 200, "", &vec![7; 1 << 20]),
+            3 => answer(
+                stream,
+                404,
+                "Content-Type: application/json\r\n",
+                b"{\"message\": \"no\"}",
+            ),
+            _ => {
+                let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort";
+                std::io::Write::write_all(stream, head).unwrap();
+            }
+        });
+        let repository = server.repository();
+        let mut body = repository.open_call(&get("records/x/files/a/content")).unwrap();
+        let mut read = 0;
+        while let Some(piece) = body.piece().unwrap() {
+            read += piece.len();
+        }
+        assert_eq!((body.answer.status, read), (200, 1 << 20));
+        let mut refused = repository.open_call(&get("records/y")).unwrap();
+        assert_eq!(&*refused.answer.body, b"{\"message\": \"no\"}");
+        assert!(refused.piece().unwrap().is_none());
+        assert_eq!(refused.answer.refusal.unwrap().kind(), Kind::NotFound);
+        let mut cut = repository.open_call(&get("records/x/files/a/content")).unwrap();
+        let error = loop {
+            match cut.piece() {
+                Ok(piece) => assert!(piece.is_some()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), Kind::Unreachable);
+        assert!(error.advice().contains("5 bytes"), "{}", error.advice());
     }
 
     #[test]

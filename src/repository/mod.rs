@@ -54,7 +54,7 @@ use transfers::Transfers;
 use transport::{Answer, Ask, Transport};
 
 pub use access_links::{AccessLink, LinkChange, LinkToken, NewLink, Permission, SharedLink};
-pub use any::{AnyAnswer, AnyCall};
+pub use any::{AnyAnswer, AnyBody, AnyCall};
 pub use communities::{Community, Inclusion, Inclusions, Logo};
 pub use containers::{Container, Member};
 pub use content::{Coverage, Download};

@@ -198,17 +198,17 @@ impl Repository {
         self.list_requests("requests/", search, filter, "search requests")
     }
 
-    /// The requests to a community.
+    /// The requests to a community, by its UUID: by its slug, the server denies them to everybody (seen in version 14).
     ///
     /// # Errors
     /// `Denied` for whom it does not belong to, `NotFound`, else as any request.
     pub fn community_requests(
         &self,
-        name: &str,
+        id: &str,
         search: &Search,
         filter: RequestFilter,
     ) -> Result<Listing<Request>> {
-        let path = format!("communities/{}/requests", encode_part("community", name)?);
+        let path = format!("communities/{}/requests", encode_part("community", id)?);
         self.list_requests(&path, search, filter, "list the requests to a community")
     }
 

@@ -335,7 +335,7 @@ impl Transport {
     }
 
     /// With the token and more headers, or without either.
-    async fn get_with(
+    pub(super) async fn get_with(
         &self,
         doing: &str,
         url: &Url,

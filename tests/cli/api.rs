@@ -1,6 +1,6 @@
 //! `rdmfs api`, which calls any endpoint, and `rdmfs damap`.
 
-use rdm_sandbox::{ALICE, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
+use rdm_sandbox::{ALICE, Data, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
 use serde_json::Value;
 
 use crate::machine::Home;
@@ -128,6 +128,35 @@ fn headers_are_sent_and_shown() {
             .run(&["api", "GET", away])
             .expect(2, &["is no path of the API"]);
     }
+}
+
+#[test]
+fn a_body_of_any_size_is_passed_on_and_one_that_is_cut_off_is_exit_code_1() {
+    let (home, sandbox) = (Home::new(), Sandbox::start());
+    // More than is taken of an answer that has to be kept.
+    let size = 65 << 20;
+    let id = sandbox.publish(NewRecord::titled("Large").file("large.bin", Data::generated(size, 7)));
+    let path = format!("records/{id}/files/large.bin/content");
+    let fetch = || {
+        let to = home.path("large.bin");
+        let mut command = home.command(["api", &path, "--repository", &sandbox.url()]);
+        command.stdout(std::fs::File::create(&to).unwrap());
+        let output = command.output().unwrap();
+        let length = std::fs::metadata(to).unwrap().len();
+        (
+            output.status.code(),
+            length,
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    assert_eq!(fetch(), (Some(0), size, String::new()));
+    let cut = Effect::ResetBody { after: 1 << 20 };
+    sandbox.fault(Fault::on(Route::Content).then(cut));
+    let (code, length, said) = fetch();
+    assert!(
+        code == Some(1) && length < size && said.contains("bytes came before that"),
+        "{code:?} {length} {said}"
+    );
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn missing_fields_a_bad_slug_and_a_logo_that_is_too_large_are_lines_of_field_and
             "no \"{line}\" in {missing:#?}"
         );
     }
+    assert_eq!(missing.stderr.matches("slug: Missing").count(), 1, "{missing:#?}");
     let untitled = alice.run(&["community", "create", "glaciers"]);
     untitled.expect(1, &["\nmetadata.title: Missing data for required field.\n"]);
 
@@ -191,6 +192,12 @@ fn one_community_that_refuses_does_not_hide_that_another_was_asked() {
     said.expect(1, &[&format!("{id} is in glaciers\n"), "\nnowhere: "]);
     // The address of its page names it as well, and that of another repository nothing.
     alice.run(&["community", "records", &address]).expect(0, &[&id]);
+    alice
+        .run(&["community", "submit", "--yes", &id, &address])
+        .expect(1, &["\nglaciers: The record is already included"]);
+    alice
+        .run(&["requests", "list", "--all", "--community", &address])
+        .expect(0, &[&id]);
     alice
         .run(&[
             "community",

@@ -176,6 +176,42 @@ fn a_request_whose_answer_is_lost_is_looked_at_and_acted_on_once() {
 }
 
 #[test]
+fn what_a_community_lets_in_is_seen_at_once_in_a_mount() {
+    let (home, sandbox, _) = crate::mounted::mounted_with_token(&["--metadata-ttl", "1h"]);
+    let alice = User::new(&home, &sandbox, ALICE);
+    let (draft, request) = submitted(&alice, &sandbox);
+    let place = home.mountpoint();
+    let listed = || {
+        let folder = std::fs::read_dir(place.join("communities/glaciers/records")).unwrap();
+        folder
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let record = place.join("records").join(&draft);
+    assert!(listed().is_empty() && !record.exists());
+    alice
+        .run(&["requests", "accept", "--yes", &request])
+        .expect(0, &[]);
+    assert_eq!(listed(), [draft.as_str()]);
+    assert_eq!(
+        std::fs::read_to_string(record.join("files/a.csv")).unwrap(),
+        "x,y\n1,2\n"
+    );
+    // What any call changed is seen at once as well.
+    assert!(!place.join("communities/ice").exists());
+    alice
+        .run(&[
+            "api",
+            "communities/glaciers/rename",
+            "--data",
+            r#"{"slug": "ice"}"#,
+        ])
+        .expect(0, &[]);
+    assert!(!place.join("communities/glaciers").exists());
+    home.unmount(&[]).expect(0, &["unmounted"]);
+}
+
+#[test]
 fn nothing_that_was_written_elsewhere_reaches_the_terminal_as_a_command() {
     let (home, sandbox) = (Home::new(), Sandbox::start());
     let alice = User::new(&home, &sandbox, ALICE);

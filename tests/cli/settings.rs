@@ -1,6 +1,6 @@
 //! Where settings come from, seen through `rdmfs doctor`, which says what it found.
 
-use rdm_sandbox::{ALICE, NewRecord, Sandbox};
+use rdm_sandbox::{ALICE, Flavour, NewRecord, Options, Sandbox};
 use serde_json::Value;
 
 use crate::machine::{Home, Outcome, outcome};
@@ -26,6 +26,28 @@ fn the_doctor_says_what_kind_of_server_it_is_and_whether_the_token_holds() {
     assert_eq!(finding(&outcome, "token").0, "ok");
     assert_eq!(finding(&outcome, "ranges").0, "ok");
     assert!(!outcome.stdout.contains(ALICE));
+}
+
+#[test]
+fn the_doctor_names_each_kind_of_repository() {
+    let home = Home::new();
+    let token = home.file("token", ALICE);
+    for (flavour, kind, curates) in [
+        (Flavour::V14, "is InvenioRDM 13 or newer", false),
+        (Flavour::V12, "is InvenioRDM 12 or older", false),
+        (Flavour::TuWien, "is InvenioRDM 13 or newer", true),
+        (Flavour::Zenodo, "is Zenodo", false),
+    ] {
+        let sandbox = Sandbox::start_with(Options {
+            knobs: flavour.knobs(),
+            ..Options::default()
+        });
+        sandbox.publish(NewRecord::titled("Snow depths").file("a.csv", "x,y\n1,2\n"));
+        let outcome = home.run(["doctor", "--json", "--token-file", &token, &sandbox.url()]);
+        let (verdict, found) = finding(&outcome, "server");
+        assert!(verdict == "ok" && found.contains(kind), "{found}");
+        assert_eq!(outcome.stdout.contains("rdmfs curation"), curates, "{outcome:#?}");
+    }
 }
 
 #[test]

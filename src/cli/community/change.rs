@@ -14,24 +14,17 @@ use crate::cli::{mountinfo, tell, within};
 use crate::error::{Error, Kind, Result};
 use crate::repository::Community;
 
-/// The repository, and the community's slug or UUID in it: a word is one of these, or a path in a mount.
+/// The repository, and the community's slug or UUID in it: a word is one of these, the address of its page, or a path in a
+/// mount.
 ///
 /// # Errors
 /// `Usage` for a path that is of no community; as [`Place::of`].
-pub(super) fn find(word: &Path, access: &Access) -> Result<(Place, String)> {
-    let no_community = || {
-        let shown = word.to_string_lossy();
-        let shown = shown.split('?').next().unwrap_or_default();
-        Error::new(Kind::Usage, format!("{} is no community", printable(shown))).with_advice(
-            "Give its slug, its UUID, the address of its page, or its path in a mount (communities/SLUG).",
-        )
-    };
+pub fn find(word: &Path, access: &Access) -> Result<(Place, String)> {
+    let no_community = || is_none(&word.to_string_lossy());
     if let Some(address) = word.to_str().filter(|word| word.contains("://")) {
         let place = Place::of(access)?;
-        return match named::read(address, place.repository.url())? {
-            Named::Community(name) => Ok((place, name)),
-            _ => Err(no_community()),
-        };
+        let name = community_at(address, &place)?;
+        return Ok((place, name));
     }
     let Some(within) = within::locate(word, &mountinfo::ours(None)?)? else {
         let name = word.to_str().filter(|name| !name.contains('/'));
@@ -53,6 +46,24 @@ pub(super) fn find(word: &Path, access: &Access) -> Result<(Place, String)> {
         ..access.clone()
     };
     Ok((Place::of(&access)?, name))
+}
+
+/// The community whose page, or whose place in the API, has this address.
+///
+/// # Errors
+/// `Usage` for the address of something else.
+pub(super) fn community_at(address: &str, place: &Place) -> Result<String> {
+    match named::read(address, place.repository.url())? {
+        Named::Community(name) => Ok(name),
+        _ => Err(is_none(address)),
+    }
+}
+
+fn is_none(word: &str) -> Error {
+    let shown = printable(word.split('?').next().unwrap_or_default());
+    Error::new(Kind::Usage, format!("{shown} is no community")).with_advice(
+        "Give its slug, its UUID, the address of its page, or its path in a mount (communities/SLUG).",
+    )
 }
 
 /// Runs `create`.

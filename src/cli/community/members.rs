@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::change::{find, shown, tell_of};
+use super::change::{community_at, find, shown, tell_of};
 use super::{RecordsArguments, RemoveArguments, SubmitArguments};
 use crate::cli::ask::field_lines;
 use crate::cli::decide::pending;
-use crate::cli::target::{Target, What};
+use crate::cli::target::{Place, Target, What};
 use crate::cli::tell;
 use crate::cli::terminal::{self, printable};
 use crate::error::{Error, Kind, Result};
@@ -20,9 +20,10 @@ use crate::repository::{Inclusion, Inclusions, Request};
 /// `Refused` with the fields; `NotReady` if files of the draft don't arrive.
 pub(super) fn submit(arguments: &SubmitArguments) -> Result<ExitCode> {
     let target = Target::find(&arguments.target, &arguments.access)?;
+    let names = names(&arguments.communities, &target.place)?;
     match is_draft(&target)? {
-        true => submit_draft(arguments, &target),
-        false => submit_record(arguments, &target),
+        true => submit_draft(arguments, &names, &target),
+        false => submit_record(arguments, &names, &target),
     }
 }
 
@@ -39,10 +40,21 @@ fn is_draft(target: &Target) -> Result<bool> {
     }
 }
 
+/// The communities by their slugs or UUIDs, also where the addresses of their pages are given.
+fn names(given: &[String], place: &Place) -> Result<Vec<String>> {
+    given
+        .iter()
+        .map(|word| match word.contains("://") {
+            true => community_at(word, place),
+            false => Ok(word.clone()),
+        })
+        .collect()
+}
+
 /// A draft goes to one community, which publishes it when it accepts.
-fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+fn submit_draft(arguments: &SubmitArguments, names: &[String], target: &Target) -> Result<ExitCode> {
     let (repository, id) = (target.place.signed_in()?, &target.id);
-    let [name] = arguments.communities.as_slice() else {
+    let [name] = names else {
         return Err(
             Error::new(Kind::Usage, format!("draft {id} can go to one community only"))
                 .with_advice("Once it is published, the others can be asked too."),
@@ -124,7 +136,7 @@ fn submit_draft(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCode> {
+fn submit_record(arguments: &SubmitArguments, names: &[String], target: &Target) -> Result<ExitCode> {
     let (repository, id) = (target.place.signed_in()?, &target.id);
     if arguments.review {
         return Err(Error::new(
@@ -133,7 +145,7 @@ fn submit_record(arguments: &SubmitArguments, target: &Target) -> Result<ExitCod
         ));
     }
     let record = repository.record(id)?;
-    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let listed = printable(&names.join(", "));
     let question = format!(
         "Ask for record {} ({}) to be in {listed}?",
@@ -187,7 +199,8 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
     let Target { place, id, .. } = target;
     let repository = place.signed_in()?;
     let record = repository.record(&id)?;
-    let names: Vec<&str> = arguments.communities.iter().map(String::as_str).collect();
+    let names = names(&arguments.communities, &place)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let listed = printable(&names.join(", "));
     let question = format!(
         "Take record {} ({}) out of {listed}? Only they can let it in again.",
@@ -228,7 +241,8 @@ fn take_choice_back(arguments: &RemoveArguments, target: &Target) -> Result<Exit
         )
         .with_advice(format!("rdmfs requests cancel {request} takes it back.")));
     }
-    for name in &arguments.communities {
+    let names = names(&arguments.communities, &target.place)?;
+    for name in &names {
         let uuid = repository.community(name)?.id;
         if review.receiver.as_ref().is_none_or(|(_, chosen)| *chosen != uuid) {
             return Err(Error::new(
@@ -242,9 +256,9 @@ fn take_choice_back(arguments: &RemoveArguments, target: &Target) -> Result<Exit
     }
     repository.delete_review(id)?;
     tell::changed(&target.place, &[id]);
-    let listed = printable(&arguments.communities.join(", "));
+    let listed = printable(&names.join(", "));
     arguments.output.say(
-        &json!({"record": id.as_str(), "removed": arguments.communities}),
+        &json!({"record": id.as_str(), "removed": names}),
         format_args!("draft {id} goes to {listed} no more"),
     );
     Ok(ExitCode::SUCCESS)

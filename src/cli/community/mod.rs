@@ -6,6 +6,8 @@ mod change;
 mod logo;
 mod members;
 
+pub use change::find;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,7 +94,7 @@ struct CreateArguments {
 /// Print a community's document, as JSON
 #[derive(Args)]
 struct ShowArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     #[command(flatten)]
     output: Output,
@@ -103,7 +105,7 @@ struct ShowArguments {
 /// Change a community's document; what is not named stays
 #[derive(Args)]
 struct EditArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     #[command(flatten)]
     fields: Fields,
@@ -116,7 +118,7 @@ struct EditArguments {
 /// Give a community another slug. Asks first: addresses with the old one lead nowhere then
 #[derive(Args)]
 struct RenameArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     /// The new slug
     slug: String,
@@ -131,7 +133,7 @@ struct RenameArguments {
 /// Delete a community; its records stay. Asks first
 #[derive(Args)]
 struct DeleteArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     #[command(flatten)]
     consent: Consent,
@@ -144,7 +146,7 @@ struct DeleteArguments {
 /// Set a community's logo; with --save or --delete, save it or take it away
 #[derive(Args)]
 struct LogoArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     /// The image: PNG, JPEG, GIF, WebP, AVIF or SVG, of up to 1 MB on most repositories
     #[arg(required_unless_present_any = ["save", "delete"])]
@@ -169,7 +171,7 @@ struct SubmitArguments {
     /// The draft or record: its id, or its path in a mount. An id that is of both means the record
     #[arg(value_name = "RECORD")]
     target: PathBuf,
-    /// Slugs or UUIDs; a draft goes to one
+    /// Slugs, UUIDs or addresses of pages; a draft goes to one
     #[arg(value_name = "COMMUNITY", required = true)]
     communities: Vec<String>,
     /// What to say to those who decide
@@ -192,7 +194,7 @@ struct RemoveArguments {
     /// The record or draft: its id, or its path in a mount
     #[arg(value_name = "RECORD")]
     target: PathBuf,
-    /// Slugs or UUIDs
+    /// Slugs, UUIDs or addresses of pages
     #[arg(value_name = "COMMUNITY", required = true)]
     communities: Vec<String>,
     #[command(flatten)]
@@ -206,7 +208,7 @@ struct RemoveArguments {
 /// List the published records in a community
 #[derive(Args)]
 struct RecordsArguments {
-    /// Its slug, its UUID, or its path in a mount
+    /// Its slug, its UUID, the address of its page, or its path in a mount
     community: PathBuf,
     /// Only what this query finds; with a ? before it, a whole query string
     query: Vec<String>,

@@ -117,11 +117,17 @@ pub(super) fn act(arguments: &ActArguments, action: &Action) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// What it was about may be published now, or be a plain draft again.
+/// What it was about may be published now, or be a plain draft again, and be in a community or not.
 fn tell_of(place: &Place, request: &Request) {
     match &request.topic {
         Some(id) => tell::changed(place, &[id]),
         None => tell::changed_at(place, &[""]),
+    }
+    if let Some((kind, id)) = &request.receiver
+        && kind == "community"
+        && !id.contains(char::is_whitespace)
+    {
+        tell::changed_at(place, &[&format!("communities/{id}")]);
     }
 }
 

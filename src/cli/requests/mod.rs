@@ -57,9 +57,9 @@ struct ListArguments {
     /// The decided ones too
     #[arg(long)]
     all: bool,
-    /// Those to this community
+    /// Those to this community: its slug, its UUID, the address of its page, or its path in a mount
     #[arg(long, value_name = "COMMUNITY")]
-    community: Option<String>,
+    community: Option<PathBuf>,
     /// Only what this query finds
     #[arg(long, value_name = "QUERY")]
     query: Option<String>,

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::find::find;
 use super::{ListArguments, ShowArguments};
 use crate::cli::records::{note_rest, up_to};
-use crate::cli::table;
 use crate::cli::target::Place;
 use crate::cli::terminal::{self, printable};
+use crate::cli::{community, table};
 use crate::error::Result;
 use crate::repository::{Event, Repository, Request, RequestFilter, Search};
 
@@ -21,8 +21,15 @@ const EVENTS: u32 = 1_000;
 /// # Errors
 /// `Denied`, `NotFound` for a community that isn't there.
 pub(super) fn list(arguments: &ListArguments) -> Result<ExitCode> {
-    let place = Place::of(&arguments.access)?;
+    let (place, community) = match &arguments.community {
+        Some(word) => community::find(word, &arguments.access).map(|(place, name)| (place, Some(name)))?,
+        None => (Place::of(&arguments.access)?, None),
+    };
     let repository = place.signed_in()?;
+    let community = match community {
+        Some(name) => Some(repository.community(&name)?),
+        None => None,
+    };
     let filter = match (arguments.closed, arguments.all) {
         (true, _) => RequestFilter::Closed,
         (_, true) => RequestFilter::All,
@@ -37,8 +44,8 @@ pub(super) fn list(arguments: &ListArguments) -> Result<ExitCode> {
         arguments.limit,
         repository.largest_page(),
         search,
-        |search| match &arguments.community {
-            Some(name) => repository.community_requests(name, search, filter),
+        |search| match &community {
+            Some(community) => repository.community_requests(&community.id, search, filter),
             None => repository.user_requests(search, filter),
         },
     )?;

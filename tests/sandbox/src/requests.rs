@@ -433,7 +433,8 @@ pub(crate) fn search(app: &App, call: &Call) -> Result<Reply, Failure> {
 pub(crate) fn of_community(app: &App, call: &Call) -> Result<Reply, Failure> {
     let store = app.store.lock();
     let community = store.communities.find(&call.target.id)?;
-    if !community.is_owned_by(call.user) {
+    // By its slug, nobody may.
+    if !community.is_owned_by(call.user) || call.target.id != community.id {
         return Err(Problem::denied().into());
     }
     let id = community.id.clone();
