@@ -18,6 +18,7 @@ mod guard;
 mod mount;
 mod mountinfo;
 mod mountpoint;
+mod named;
 mod probe;
 mod progress;
 mod records;

@@ -1,4 +1,5 @@
-//! What a command is about: a repository, and a record or draft in it, named by an id or by a path in a mount.
+//! What a command is about: a repository, and a record or draft in it, named by a path in a mount, an id, a DOI or the
+//! address of its page.
 //!
 //! A path's mount tells the repository, and where its token is kept; the daemon tells which record or draft the path
 //! stands for. An id is of the repository that the settings name, or else of the only mount. Used by all commands that
@@ -10,6 +11,7 @@ use clap::Args;
 
 use crate::cli::address::parse_url;
 use crate::cli::mountinfo::{self, Mount};
+use crate::cli::named::{self, Name, Named};
 use crate::cli::probe::{self, Answer};
 use crate::cli::settings::{Credentials, Sources};
 use crate::cli::sources::Layer;
@@ -54,7 +56,7 @@ pub struct Mounted {
 /// What a word stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// An id alone: of a record, a draft or both.
+    /// An id, a DOI or a page alone: of a record, a draft or both.
     Id,
     /// A path below a published record.
     Record,
@@ -96,6 +98,55 @@ impl Place {
             )),
             _ => Err(Error::new(Kind::Usage, "several repositories are mounted")
                 .with_advice("Say which one is meant with --mount or --repository, or give a path in it.")),
+        }
+    }
+
+    /// The repository that a page is of: the one that is meant anyway, or else one that is mounted. A token goes nowhere
+    /// only because a page is named.
+    fn of_page(page: &str, access: &Access) -> Result<Place> {
+        let is_it = |url: &str| Ok::<bool, Error>(address(url)? == address(page)?);
+        let meant = Place::of(access);
+        if let Ok(place) = &meant
+            && is_it(place.repository.url())?
+        {
+            return meant;
+        }
+        if access.mount.is_none() && access.repository.is_none() {
+            for mount in mountinfo::ours(None)?
+                .iter()
+                .filter(|mount| mount.may_be_of(page))
+            {
+                if let Ok(place) = Place::of_mount(mount, access)
+                    && is_it(place.repository.url())?
+                {
+                    return Ok(place);
+                }
+            }
+        }
+        let instead = match &meant {
+            Ok(place) => format!(", not of {}, which is meant", place.repository.url()),
+            Err(error) if error.kind() == Kind::Usage => ", which is neither named nor mounted".to_owned(),
+            Err(_) => return meant,
+        };
+        Err(
+            Error::new(Kind::Usage, format!("that is a page of {page}{instead}"))
+                .with_advice(format!("To go there with your token, add --repository {page}.")),
+        )
+    }
+
+    /// The record or draft that a name stands for here.
+    fn look_up(&self, named: Named) -> Result<RecordId> {
+        match named {
+            Named::Id(id) => Ok(id),
+            Named::Doi(doi) => match self.repository.record_by_doi(&doi) {
+                Ok(record) => Ok(record.id),
+                Err(error) if error.kind() == Kind::NotFound && self.repository.has_token() => {
+                    // One that is only reserved is known to whom the draft belongs.
+                    let draft = self.repository.draft_by_doi(&doi)?;
+                    draft.map(|draft| draft.id).ok_or(error)
+                }
+                Err(error) => Err(error),
+            },
         }
     }
 
@@ -233,23 +284,25 @@ impl Place {
 }
 
 impl Target {
-    /// Finds what a word stands for: a path in a mount, or an id.
+    /// Finds what a word stands for: a path in a mount, an id, a DOI or the address of a page.
     ///
     /// # Errors
     /// `NotFound` for a path that is of no record or draft; `Usage` for a word that is neither; as [`Place::of`].
     pub fn find(word: &Path, access: &Access) -> Result<Target> {
-        let mounts = mountinfo::ours(None)?;
-        let id = word.to_str().and_then(RecordId::new);
-        let by_id = |place: Place, id: RecordId| Target {
-            place,
-            id,
-            what: What::Id,
-        };
-        let Some(within) = within::locate(word, &mounts)? else {
-            return match id {
-                Some(id) => Ok(by_id(Place::of(access)?, id)),
-                None => Err(neither(word)),
+        let text = word.to_str().unwrap_or_default();
+        let name = Name::parse(text);
+        if named::is_page(text) {
+            let Name { named, repository } = name.ok_or_else(|| neither(word))?;
+            let place = match &repository {
+                Some(page) => Place::of_page(page, access)?,
+                None => Place::of(access)?,
             };
+            return Target::named(place, named);
+        }
+        let mounts = mountinfo::ours(None)?;
+        let Some(within) = within::locate(word, &mounts)? else {
+            let name = name.ok_or_else(|| neither(word))?;
+            return Target::named(Place::of(access)?, name.named);
         };
         // The one on top, if several lie on each other.
         let mount = mounts
@@ -258,15 +311,26 @@ impl Target {
             .find(|mount| mount.mountpoint == within.mountpoint)
             .ok_or_else(|| neither(word))?;
         let place = Place::of_mount(mount, access)?;
-        match (meant(&within), id) {
+        match (meant(&within), name) {
             (Ok((id, what)), _) => Ok(Target { place, id, what }),
             // In a folder of the mount, an id is an id.
-            (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
+            (Err(error), Some(name)) if error.kind() == Kind::Local(libc::ENOENT) => {
+                Target::named(place, name.named)
+            }
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
                 Err(Error::new(Kind::NotFound, error.to_string()).with_advice(error.advice().to_owned()))
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    fn named(place: Place, named: Named) -> Result<Target> {
+        let id = place.look_up(named)?;
+        Ok(Target {
+            place,
+            id,
+            what: What::Id,
+        })
     }
 }
 
@@ -336,7 +400,10 @@ fn neither(word: &Path) -> Error {
         Kind::Usage,
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
-    .with_advice("Give an id such as abcde-12345, or the path of a record or draft in a mount (rdmfs status lists them).")
+    .with_advice(
+        "Give the path of a record or draft in a mount (rdmfs status lists them), an id such as abcde-12345, a DOI or the \
+         address of its page.",
+    )
 }
 
 /// Advice for a failed request that fits the commands.

@@ -91,7 +91,7 @@ pub fn ask(question: &str) -> Result<bool> {
 
 /// Prints an error with what was said of single fields and its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
-    note(error);
+    note(error.without_fields());
     ask::field_lines(error.fields()).iter().for_each(complain);
     if !error.advice().is_empty() {
         let _ = writeln!(std::io::stderr().lock(), "       {}", error.advice());

@@ -14,8 +14,11 @@ use super::records::read_record;
 use super::transport::Ask;
 use crate::error::{Error, Kind, Result};
 
-/// How often it is looked whether a publish with a lost answer was carried out; the pauses double.
-const LOOKS: u32 = 6;
+/// How often it is looked whether a publish with a lost answer was carried out; the pauses double up to [`LONGEST`]. That is
+/// 75 s in all: a record with many files takes the server about a minute.
+const LOOKS: u32 = 10;
+/// The longest of these pauses, in first pauses.
+const LONGEST: u32 = 60;
 
 /// What became of a publish.
 #[derive(Clone, Debug)]
@@ -99,16 +102,16 @@ impl Repository {
         self.draft_url(id, "/pids/doi")
     }
 
-    /// Asks the server what it misses in a draft, and looks at its files. The draft is saved as it is for that: its content
-    /// stays, its revision grows. (That is no change to a curation, either: API notes, section 9.)
+    /// Asks the server what it misses in a draft, and looks at its files. There is no other way to ask than to save the draft
+    /// as it is: its content stays, its revision and its date grow. (That is no change to a curation, either: API notes,
+    /// section 9.)
     ///
     /// # Errors
-    /// `Changed` if somebody else changes it at this moment, `NotFound`, `Denied`, else as any request.
-    pub fn check_draft(&self, id: &RecordId) -> Result<Check> {
-        let before = self.draft(id)?;
+    /// `Changed` if the draft is no longer as `before`, `NotFound`, `Denied`, else as any request.
+    pub fn check_draft(&self, before: Record) -> Result<Check> {
         let document = Value::Object(before.document().clone());
-        let (draft, mut problems) = match self.update_draft(id, &document, before.revision) {
-            Ok(saved) => (saved.record, saved.problems),
+        match self.update_draft(&before.id, &document, before.revision) {
+            Ok(saved) => self.checked(saved.record, saved.problems),
             // A value that was good once: what it is about is in the message alone.
             Err(error) if error.kind() == Kind::Refused => {
                 let problem = FieldError {
@@ -119,12 +122,24 @@ impl Repository {
                     [] => vec![problem],
                     fields => fields.to_vec(),
                 };
-                (before, fields)
+                self.checked(before, fields)
             }
-            Err(error) => return Err(error),
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same without a save, where that might be taken for a change: only fields that every repository wants are missed.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, else as any request.
+    pub fn look_at_draft(&self, draft: Record) -> Result<Check> {
+        let problems = missing_in(&draft);
+        self.checked(draft, problems)
+    }
+
+    fn checked(&self, draft: Record, mut problems: Vec<FieldError>) -> Result<Check> {
         let disabled = draft.files == Files::Disabled;
-        let files = self.draft_files(id)?;
+        let files = self.draft_files(&draft.id)?;
         // Told by `lacks_files`.
         problems.retain(|problem| !(problem.field == "files.enabled" && files.is_empty() && !disabled));
         let pending = files
@@ -161,13 +176,14 @@ impl Repository {
             return Err(error);
         }
         log::warn!("{error}; looking whether it was published nevertheless");
+        let longest = self.transport.limits.first_pause * LONGEST;
         let mut pause = self.transport.limits.first_pause;
         for _ in 0..LOOKS {
             if let Ok(Some(record)) = self.published_without_draft(id) {
                 return Ok(Published::Now(record));
             }
             self.wait_a_while(pause);
-            pause *= 2;
+            pause = (pause * 2).min(longest);
         }
         Err(error.with_advice(
             "The answer to publishing was lost, and it was not published so far. Look again in a minute, and publish it again \
@@ -208,12 +224,36 @@ impl Repository {
     }
 }
 
+/// The fields that a draft is never published without and lacks, in the server's words.
+fn missing_in(draft: &Record) -> Vec<FieldError> {
+    let metadata = draft.document().get("metadata").unwrap_or(&Value::Null);
+    let is_there = |path: &str| match metadata.pointer(path) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(_) => true,
+    };
+    [
+        ("metadata.title", "/title"),
+        ("metadata.creators", "/creators"),
+        ("metadata.publication_date", "/publication_date"),
+        ("metadata.resource_type", "/resource_type/id"),
+    ]
+    .into_iter()
+    .filter(|(_, path)| !is_there(path))
+    .map(|(field, _)| FieldError {
+        field: field.to_owned(),
+        messages: vec!["Missing data for required field.".to_owned()],
+    })
+    .collect()
+}
+
 /// TU Wien's refusal to publish without an accepted curation request is told apart by its emptiness.
 impl Error {
     /// Whether this is a publish that waits for a curation.
     #[must_use]
     pub fn waits_for_curation(&self) -> bool {
-        self.kind() == Kind::NotReady && self.server_message().is_none()
+        self.kind() == Kind::NotReady && self.server_message().is_none() && self.fields().is_empty()
     }
 }
 
@@ -257,6 +297,22 @@ mod tests {
                 .count();
             assert_eq!(posts, 1, "published once");
         }
+    }
+
+    #[test]
+    fn what_every_record_needs_is_missed_without_asking() {
+        let of = |metadata: Value| {
+            let draft = serde_json::json!({"id": "abcde-12345", "is_draft": true, "metadata": metadata});
+            let missing = missing_in(&Record::from_value(draft).unwrap());
+            missing.into_iter().map(|one| one.field).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(serde_json::json!({"title": "", "creators": [], "resource_type": {"id": "dataset"}})),
+            ["metadata.title", "metadata.creators", "metadata.publication_date"]
+        );
+        let whole = serde_json::json!({"title": "Snow", "creators": [{}], "resource_type": {"id": "dataset"},
+            "publication_date": "2026"});
+        assert!(of(whole).is_empty());
     }
 
     #[test]

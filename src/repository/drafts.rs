@@ -141,7 +141,8 @@ impl Repository {
     pub fn new_version(&self, id: &RecordId) -> Result<Record> {
         let doing = format!("make a new version of record {id}");
         let url = self.transport.base.api(&format!("records/{id}/versions"))?;
-        read_record(self.ask(Ask::new(Method::POST, url, doing.as_str()))?, &doing)
+        let ask = Ask::new(Method::POST, url, doing.as_str()).repeat(Repeat::Safe);
+        read_record(self.ask(ask)?, &doing)
     }
 
     /// Takes the files of the version before into a new version that has none yet. No bytes are moved.

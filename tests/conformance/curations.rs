@@ -43,10 +43,7 @@ fn without_an_accepted_request_publishing_is_not_ready(server: &Server) {
         error.waits_for_curation() && error.fields().is_empty(),
         "{error:?}"
     );
-    assert!(
-        server.owner.check_draft(&id).unwrap().is_ready(),
-        "nothing else is missing"
-    );
+    assert!(server.check(&id).is_ready(), "nothing else is missing");
     let (id, _) = curated(server, "Submitted");
     assert!(server.owner.publish(&id).unwrap_err().waits_for_curation());
 }
@@ -185,7 +182,7 @@ fn a_change_takes_an_acceptance_back_and_saving_the_same_does_not(server: &Serve
     let title = unique("Taken back");
     let (id, request) = accepted(server, &title);
     let status = || server.owner.request(&request.id).unwrap().status;
-    server.owner.check_draft(&id).unwrap();
+    server.check(&id);
     server.owner.reserve_doi(&id).unwrap();
     server.add(&id, "b", b"2").unwrap();
     assert_eq!(status(), "accepted", "neither a check, nor a DOI, nor a file");

@@ -47,7 +47,7 @@ fn a_check_names_what_is_missing_and_changes_nothing(server: &Server) {
         .create_draft(&json!({"metadata": {"title": "Only a title"}}))
         .unwrap();
     let id = saved.record.id;
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     let fields: Vec<&str> = check.problems.iter().map(|p| p.field.as_str()).collect();
     for field in [
         "metadata.creators",
@@ -63,14 +63,14 @@ fn a_check_names_what_is_missing_and_changes_nothing(server: &Server) {
 fn a_check_names_files_in_transfer_and_passes_when_all_is_there(server: &Server) {
     let id = server.draft("Nearly ready", &[("a", b"1")]);
     server.owner.start_files(&id, &["b"]).unwrap();
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     assert_eq!(check.problems, []);
     assert_eq!(check.pending.len(), 1);
     assert_eq!(&*check.pending[0].key, "b");
     assert_eq!(check.files.len(), 2);
     assert!(!check.is_ready());
     server.owner.delete_file(&id, "b").unwrap();
-    assert!(server.owner.check_draft(&id).unwrap().is_ready());
+    assert!(server.check(&id).is_ready());
     server.owner.publish(&id).unwrap();
 }
 
@@ -78,7 +78,7 @@ fn a_metadata_only_draft_passes_the_check_without_files(server: &Server) {
     let mut document = document("Metadata only");
     document["files"]["enabled"] = json!(false);
     let id = server.draft_like(&document, &[]);
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     assert!(check.is_ready(), "{:?}", check.problems);
     server.owner.publish(&id).unwrap();
 }

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{About, curation, document, draft_lines, draft_value, tell};
 use crate::cli::ask::Consent;
 use crate::cli::target::{Target, What};
-use crate::cli::terminal;
+use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::error::{Error, Kind, Result};
-use crate::repository::model::{FileEntry, Record};
+use crate::repository::model::{FileEntry, Files, Record, RecordId};
 use crate::staging;
 
 /// Begin to edit a published record, or change the metadata of a draft
@@ -56,6 +56,9 @@ pub struct ImportFiles {
     pub(super) about: About,
 }
 
+const REMOVE_FIRST: &str =
+    "Files are taken over into a new version that has none; remove its files first, or leave it as it is.";
+
 /// Runs `edit`.
 ///
 /// # Errors
@@ -66,6 +69,7 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
     let repository = &target.place.repository;
     let mut draft = begin(&target)?;
     if let Some(given) = given {
+        refuse_another(&given, &draft.id)?;
         let consent = arguments.consent;
         let before = draft.clone();
         let saved = staging::save_now(repository, &draft.id, &Value::Object(given), || {
@@ -93,6 +97,23 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
         draft_lines(&target.place, &draft),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The document of another record would replace this one wholly, its DOI too.
+fn refuse_another(given: &Map<String, Value>, id: &RecordId) -> Result<()> {
+    let of = match given.get("id") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(of)) => of.clone(),
+        Some(of) => of.to_string(),
+    };
+    if of == id.as_str() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Usage,
+        format!("the metadata is that of {}, and not of {id}", printable(&of)),
+    )
+    .with_advice("To take it over, give what is in its \"metadata\" alone: jq .metadata record.json."))
 }
 
 /// The draft that is there, or else the edit of the record.
@@ -124,25 +145,60 @@ pub fn new_version(arguments: &NewVersion) -> Result<ExitCode> {
         })?;
     let draft = repository.new_version(&record.id)?;
     let mut value = draft_value(&target.place, &draft);
-    let mut imported = Ok(());
-    if arguments.import_files {
-        match take_over(&target, &draft) {
-            Ok(files) => value["files"] = files_value(&files),
-            Err(error) => imported = Err(error),
-        }
-    }
+    let imported = if arguments.import_files {
+        take_over_unless_there(&target, &record, &draft)
+    } else {
+        Ok(None)
+    };
     tell(&target.place, &draft);
-    arguments
-        .about
-        .output
-        .say(&value, draft_lines(&target.place, &draft));
+    let lines = draft_lines(&target.place, &draft);
     match imported {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(files) => {
+            if let Some(files) = files {
+                value["files"] = files_value(&files);
+            }
+            arguments.about.output.say(&value, lines);
+            Ok(ExitCode::SUCCESS)
+        }
         Err(error) => {
-            terminal::note(format_args!("the new version {} was made", draft.id));
-            Err(error)
+            let error = error.during(format!(
+                "no files were taken over into the new version {}",
+                draft.id
+            ));
+            Ok(arguments.about.output.end_halfway(value, lines, &error))
         }
     }
+}
+
+/// Takes the files over, unless that was done when the version was begun: then the files are those that are there.
+fn take_over_unless_there(
+    target: &Target,
+    record: &Record,
+    draft: &Record,
+) -> Result<Option<Vec<FileEntry>>> {
+    let repository = &target.place.repository;
+    if draft.files == Files::Disabled {
+        terminal::note(format_args!("{} has no files to take over", record.id));
+        return Ok(None);
+    }
+    let there = repository.draft_files(&draft.id)?;
+    if there.is_empty() {
+        return take_over(target, draft).map(Some);
+    }
+    let before = repository.record_files(&record.id)?;
+    let is_there = |file: &FileEntry| {
+        there
+            .iter()
+            .any(|other| (&other.key, other.md5) == (&file.key, file.md5))
+    };
+    if before.iter().all(is_there) {
+        return Ok(Some(there));
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("it was begun before, and has {} files of its own", there.len()),
+    )
+    .with_advice(REMOVE_FIRST))
 }
 
 /// Runs `import-files`.
@@ -170,9 +226,7 @@ fn take_over(target: &Target, draft: &Record) -> Result<Vec<FileEntry>> {
         .repository
         .import_files_for_sure(&draft.id)
         .map_err(|error| match error.kind() {
-            Kind::Refused => error.with_advice(
-                "Files are taken over into a new version that has none; remove its files first, or leave it as it is.",
-            ),
+            Kind::Refused => error.with_advice(REMOVE_FIRST),
             _ => error,
         })
 }
