@@ -280,8 +280,29 @@ fn metadata_is_saved_over_what_is_there_and_the_same_is_not_sent() {
     desk.run(&["edit", &id, "--metadata", &change]).expect(0, &[&id]);
     assert_eq!(desk.sandbox.count(Route::PutDraft), 0);
     let wrong = desk.home.file("w.json", r#"{"publication_date": "yesterday"}"#);
-    desk.run(&["edit", &id, "--metadata", &wrong])
-        .expect(1, &["metadata.publication_date: "]);
+    desk.run(&["edit", &id, "--metadata", &wrong]).expect(
+        1,
+        &[
+            "metadata.publication_date: ",
+            "empty in the draft now",
+            "the rest was saved",
+        ],
+    );
+    let unknown = desk
+        .home
+        .file("w.json", r#"{"resource_type": {"id": "nope"}, "version": "3.0"}"#);
+    let refused = desk.run(&["edit", &id, "--metadata", &unknown]);
+    assert!(
+        !refused
+            .expect(1, &["Invalid value nope"])
+            .stderr
+            .contains("was saved")
+    );
+    assert_eq!(
+        desk.sandbox.draft_metadata(&id).unwrap()["version"],
+        "2.0",
+        "nothing of it was"
+    );
 }
 
 #[test]
@@ -296,6 +317,12 @@ fn a_new_version_takes_over_files_once() {
     assert_eq!(made["files"].as_array().unwrap().len(), 2);
     desk.run(&["import-files", next])
         .expect(1, &["into a new version that has none"]);
+    let first = desk.run(&["new", "A first version"]);
+    desk.run(&["import-files", first.stdout.trim()])
+        .expect(1, &["no version before it"]);
+    desk.run(&["edit", &id]).expect(0, &[]);
+    desk.run(&["import-files", &id])
+        .expect(1, &["the edit of a published record", "rdmfs new-version"]);
     let plain = desk.run(&["new-version", &id]);
     assert_eq!(plain.stdout.trim(), next, "the one that was begun");
 }
@@ -394,7 +421,7 @@ fn files_that_are_open_or_refused_are_in_the_way_and_are_named() {
     home.run(["publish", "--yes", folder])
         .expect(1, &["big.bin: ", "rdmfs uploads retry"]);
     home.run(["discard", "--yes", folder]).expect(0, &["dropped"]);
-    let left = home.run(["uploads", "--json"]);
+    let left = home.run(["uploads", "--json", text(&home.mountpoint())]);
     assert_eq!(parsed(&left), json!([]), "what was not sent went with it");
     home.unmount(&[]).expect(0, &[]);
 }
@@ -605,6 +632,13 @@ fn the_document_of_another_record_is_not_saved_over_a_draft() {
     desk.run(&["edit", &one, "--metadata", &theirs])
         .expect(2, &[&other, "jq .metadata"]);
     assert_eq!(desk.sandbox.draft_metadata(&one).unwrap()["title"], "Ready draft");
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    desk.run(&["edit", &record, "--metadata", &theirs])
+        .expect(2, &[&other]);
+    assert!(
+        desk.sandbox.draft_metadata(&record).is_none(),
+        "and no edit was begun for it"
+    );
 }
 
 #[test]
@@ -632,6 +666,12 @@ fn a_new_version_that_was_begun_before_is_gone_on_with() {
     let other = desk.run(&["new-version", "--import-files", "--json", &id]);
     other.expect(1, &["begun before", "remove its files first"]);
     assert_eq!(parsed(&other)["id"], next, "and yet it says which one that is");
+    let dated = desk.home.file("m.json", COMPLETE);
+    desk.run(&["edit", next, "--metadata", &dated]).expect(0, &[]);
+    desk.run(&["publish", "--yes", next]).expect(0, &[]);
+    let third = desk.run(&["new-version", "--import-files", &id]);
+    third.expect(0, &["is not the latest version", next]);
+    assert_eq!(desk.sandbox.draft_keys(third.stdout.trim()), ["b"]);
 }
 
 #[test]
@@ -844,7 +884,7 @@ fn a_save_in_a_mount_that_takes_an_acceptance_back_is_told_afterwards() {
         "{}",
         error()
     );
-    home.run(["status"]).expect(
+    home.run(["status", text(&home.mountpoint())]).expect(
         0,
         &[
             "took back that its curation was accepted",

@@ -12,6 +12,7 @@ use crate::cli::target::{Target, What};
 use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::error::{Error, Kind, Result};
+use crate::repository::Repository;
 use crate::repository::model::{FileEntry, Files, Record, RecordId};
 use crate::staging;
 
@@ -67,9 +68,8 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
     let given = arguments.metadata.as_deref().map(document::read).transpose()?;
     let target = arguments.about.find()?;
     let repository = &target.place.repository;
-    let mut draft = begin(&target)?;
+    let mut draft = begin(&target, given.as_ref())?;
     if let Some(given) = given {
-        refuse_another(&given, &draft.id)?;
         let consent = arguments.consent;
         let before = draft.clone();
         let saved = staging::save_now(repository, &draft.id, &Value::Object(given), || {
@@ -84,9 +84,9 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
         tell(&target.place, &draft);
         draft = saved.map_err(|error| match error.kind() {
             // The words are those of a mount.
-            Kind::Refused => {
-                error.with_advice("Correct what is named and save it again; the rest was saved.")
-            }
+            Kind::Refused if error.attempt().is_none() => error.with_advice(
+                "Correct what is named, which is empty in the draft now, and save it again; the rest was saved.",
+            ),
             _ => error,
         })?;
     } else {
@@ -116,17 +116,23 @@ fn refuse_another(given: &Map<String, Value>, id: &RecordId) -> Result<()> {
     .with_advice("To take it over, give what is in its \"metadata\" alone: jq .metadata record.json."))
 }
 
-/// The draft that is there, or else the edit of the record.
-fn begin(target: &Target) -> Result<Record> {
+/// The draft that is there, or else the edit of the record, for which `given` may be saved.
+fn begin(target: &Target, given: Option<&Map<String, Value>>) -> Result<Record> {
     let repository = &target.place.repository;
+    let may_be_saved = |id: &RecordId| given.map_or(Ok(()), |given| refuse_another(given, id));
     if target.what != What::Record {
         match repository.draft(&target.id) {
             Err(error) if error.kind() == Kind::NotFound => {}
-            outcome => return outcome,
+            Err(error) => return Err(error),
+            Ok(draft) => {
+                may_be_saved(&draft.id)?;
+                return Ok(draft);
+            }
         }
     }
     // An id of all versions is no record's own.
     let record = repository.record(&target.id)?;
+    may_be_saved(&record.id)?;
     repository.edit(&record.id)
 }
 
@@ -143,6 +149,7 @@ pub fn new_version(arguments: &NewVersion) -> Result<ExitCode> {
             Kind::NotFound => error.with_advice("A draft has no versions until it is published."),
             _ => error,
         })?;
+    let record = latest(repository, record)?;
     let draft = repository.new_version(&record.id)?;
     let mut value = draft_value(&target.place, &draft);
     let imported = if arguments.import_files {
@@ -168,6 +175,21 @@ pub fn new_version(arguments: &NewVersion) -> Result<ExitCode> {
             Ok(arguments.about.output.end_halfway(value, lines, &error))
         }
     }
+}
+
+/// The version that a new one comes after, whichever was named.
+fn latest(repository: &Repository, record: Record) -> Result<Record> {
+    let versions = record.document().get("versions");
+    let is_latest = versions.and_then(|versions| versions.get("is_latest")?.as_bool());
+    let (Some(false), Some(concept)) = (is_latest, record.concept()) else {
+        return Ok(record);
+    };
+    let latest = repository.record(&concept)?;
+    terminal::note(format_args!(
+        "{} is not the latest version; the new one comes after {}",
+        record.id, latest.id
+    ));
+    Ok(latest)
 }
 
 /// Takes the files over, unless that was done when the version was begun: then the files are those that are there.
@@ -208,6 +230,19 @@ fn take_over_unless_there(
 pub fn import_files(arguments: &ImportFiles) -> Result<ExitCode> {
     let target = arguments.about.find()?;
     let draft = super::draft_of(&target)?;
+    if draft.is_published {
+        return Err(Error::new(
+            Kind::Published,
+            format!(
+                "{} is the edit of a published record, whose files stay as they are",
+                draft.id
+            ),
+        )
+        .with_advice(format!(
+            "rdmfs new-version --import-files {} makes a new version with them.",
+            draft.id
+        )));
+    }
     let files = take_over(&target, &draft)?;
     tell(&target.place, &draft);
     let bytes = files.iter().filter_map(|file| file.size).sum();
@@ -227,6 +262,8 @@ fn take_over(target: &Target, draft: &Record) -> Result<Vec<FileEntry>> {
         .import_files_for_sure(&draft.id)
         .map_err(|error| match error.kind() {
             Kind::Refused => error.with_advice(REMOVE_FIRST),
+            // The draft is there, so it is what it should come after that is not.
+            Kind::NotFound => error.with_advice("There is no version before it whose files it could take."),
             _ => error,
         })
 }
