@@ -965,3 +965,46 @@ fn publish_shows_in_which_communities_it_will_be_seen() {
     desk.run(&["publish", "--yes", &id])
         .expect(0, &["in:      ", "climate", "an edit of what is published"]);
 }
+
+#[test]
+fn publish_waits_for_the_uploads_of_every_mount() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Written from two places").file("a.csv", "1"));
+    let (one, _) = mount_of(&sandbox);
+    let (other, _) = mount_of(&sandbox);
+    sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(3))),
+    );
+    let late = place(&other, &format!("drafts/{draft}/late.bin"));
+    let writer = std::thread::spawn(move || fs::write(late, vec![7; 100_000]).unwrap());
+    sandbox.wait_until("it is on its way", |_| sandbox.count(Route::PutContent) == 1);
+    let folder = place(&one, &format!("drafts/{draft}"));
+    one.run(["publish", "--yes", text(&folder)])
+        .expect(0, &["late.bin", "published"]);
+    writer.join().unwrap();
+    assert_eq!(sandbox.record_file(&draft, "late.bin").unwrap().size, 100_000);
+    for home in [&one, &other] {
+        home.unmount(&[]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn a_draft_that_is_dropped_takes_what_is_on_its_way_along() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(3))),
+    );
+    fs::write(folder.join("slow.bin"), vec![7; 100_000]).unwrap();
+    sandbox.wait_until("it is on its way", |_| sandbox.count(Route::PutContent) == 1);
+    let told = home.run(["discard", "--yes", "--json", text(&folder)]);
+    assert_eq!(parsed(told.expect(0, &[]))["unsent_files_dropped"], 1);
+    assert!(sandbox.draft_metadata(&draft).is_none() && !folder.exists());
+    let left = home.run(["uploads", "--json", text(&home.mountpoint())]);
+    assert_eq!(parsed(&left), json!([]));
+    home.unmount(&[]).expect(0, &[]);
+}

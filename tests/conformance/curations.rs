@@ -80,6 +80,7 @@ fn a_draft_is_submitted_reviewed_critiqued_resubmitted_accepted_and_published(se
             .act_on_request(&request.id, action, Some("As discussed"))
             .unwrap();
         assert_eq!(done.status, status);
+        assert!(!who.acceptance_was_taken_back(&done).unwrap(), "{action}");
     }
     let done = server.owner.request(&request.id).unwrap();
     assert!(!done.is_open);
@@ -190,6 +191,10 @@ fn a_change_takes_an_acceptance_back_and_saving_the_same_does_not(server: &Serve
     changed["metadata"]["description"] = serde_json::json!("<p>More</p>");
     server.owner.update_draft(&id, &changed, None).unwrap();
     assert_eq!(status(), "resubmitted");
+    eventually("what happened is listed", || {
+        let request = server.owner.request(&request.id).unwrap();
+        server.owner.acceptance_was_taken_back(&request).unwrap()
+    });
     assert!(server.owner.publish(&id).unwrap_err().waits_for_curation());
 }
 
