@@ -271,7 +271,7 @@ impl Place {
         let mounted = self
             .mounts()
             .into_iter()
-            .find(|mounted| mounted.status.signed_in)?;
+            .find(|mounted| mounted.status.signed_in && !mounted.status.read_only)?;
         Some(mounted.mountpoint.join(below))
     }
 

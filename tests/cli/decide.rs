@@ -1008,3 +1008,15 @@ fn a_draft_that_is_dropped_takes_what_is_on_its_way_along() {
     assert_eq!(parsed(&left), json!([]));
     home.unmount(&[]).expect(0, &[]);
 }
+
+#[test]
+fn a_mount_that_only_reads_is_no_place_for_a_new_draft() {
+    let sandbox = Sandbox::start();
+    let home = Home::new();
+    let token = home.file("token", ALICE);
+    home.mount(&["--token-file", &token, "--read-only"], &sandbox.url())
+        .expect(0, &["signed in"]);
+    let made = home.run(["new", "Nowhere to write", "--mount", text(&home.mountpoint())]);
+    assert_eq!(made.expect(0, &[]).stdout.lines().count(), 1, "{made:#?}");
+    home.unmount(&[]).expect(0, &[]);
+}
