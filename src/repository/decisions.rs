@@ -14,9 +14,11 @@ use super::records::read_record;
 use super::transport::Ask;
 use crate::error::{Error, Kind, Result};
 
-/// How often it is looked whether a publish with a lost answer was carried out; the pauses double up to [`LONGEST`]. That is
+/// How often it is looked whether what has a lost answer was carried out; the pauses double up to [`LONGEST`]. That is
 /// 75 s in all: a record with many files takes the server about a minute.
 const LOOKS: u32 = 10;
+/// The same after a 500: that is the server's own answer, and it is at it no longer.
+const LOOKS_AT_500: u32 = 3;
 /// The longest of these pauses, in first pauses.
 const LONGEST: u32 = 60;
 
@@ -176,14 +178,9 @@ impl Repository {
             return Err(error);
         }
         log::warn!("{error}; looking whether it was published nevertheless");
-        let longest = self.transport.limits.first_pause * LONGEST;
-        let mut pause = self.transport.limits.first_pause;
-        for _ in 0..LOOKS {
-            if let Ok(Some(record)) = self.published_without_draft(id) {
-                return Ok(Published::Now(record));
-            }
-            self.wait_a_while(pause);
-            pause = (pause * 2).min(longest);
+        let look = || self.published_without_draft(id).ok().flatten();
+        if let Some(record) = self.look_for(&error, look) {
+            return Ok(Published::Now(record));
         }
         Err(error.with_advice(
             "The answer to publishing was lost, and it was not published so far. Look again in a minute, and publish it again \
@@ -202,6 +199,48 @@ impl Repository {
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins a new version after the latest one, which `record` is, or gives the one that was begun. Sent once: when the
+    /// answer is lost, it is asked for again only where the record says that there is one.
+    ///
+    /// # Errors
+    /// As [`Repository::new_version`].
+    pub fn new_version_for_sure(&self, record: &Record) -> Result<Record> {
+        let error = match self.new_version(&record.id) {
+            Err(error) if error.kind().is_passing() && error.kind() != Kind::RateLimited => error,
+            outcome => return outcome,
+        };
+        log::warn!("{error}; looking whether it was made nevertheless");
+        let is_begun = || {
+            let record = self.record(&record.id).ok()?;
+            let is_last = record
+                .document()
+                .get("versions")?
+                .get("is_latest_draft")?
+                .as_bool();
+            (is_last == Some(false)).then_some(())
+        };
+        match self.look_for(&error, is_begun) {
+            Some(()) => self.new_version(&record.id),
+            None => Err(error),
+        }
+    }
+
+    /// Looks again and again, with growing pauses, for what a request that ended with `lost` may have done.
+    fn look_for<T>(&self, lost: &Error, look: impl Fn() -> Option<T>) -> Option<T> {
+        let status = lost.attempt().and_then(|attempt| attempt.status);
+        let looks = if status == Some(500) { LOOKS_AT_500 } else { LOOKS };
+        let first = self.transport.limits.first_pause;
+        let mut pause = first;
+        for _ in 0..looks {
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            self.wait_a_while(pause);
+            pause = (pause * 2).min(first * LONGEST);
+        }
+        None
     }
 
     /// Takes the files of the version before into a new version, once, and makes sure of it: when the answer is lost, the
@@ -296,6 +335,37 @@ mod tests {
                 .filter(|head| head.line.starts_with("POST"))
                 .count();
             assert_eq!(posts, 1, "published once");
+        }
+    }
+
+    #[test]
+    fn after_a_500_it_is_looked_for_a_moment_only() {
+        let server = Server::start(move |number, _, stream| match number {
+            1 => answer(stream, 500, JSON, b"{}"),
+            _ => answer(stream, 200, JSON, br#"{"id": "abcde-12345", "is_draft": true}"#),
+        });
+        server.repository().publish_for_sure(&id()).unwrap_err();
+        assert_eq!(server.count(), 1 + LOOKS_AT_500 as usize);
+    }
+
+    #[test]
+    fn a_new_version_is_asked_for_again_only_where_there_is_one() {
+        for is_made in [true, false] {
+            let server = Server::start(move |number, head, stream| {
+                let versions = serde_json::json!({"id": "abcde-12345", "is_published": true,
+                    "versions": {"is_latest_draft": !is_made}});
+                match (number, head.line.starts_with("POST")) {
+                    (1, _) => answer(stream, 504, JSON, b"{}"),
+                    (_, true) => answer(stream, 201, JSON, br#"{"id": "abcde-99999", "is_draft": true}"#),
+                    (_, false) => answer(stream, 200, JSON, versions.to_string().as_bytes()),
+                }
+            });
+            let record = Record::from_value(serde_json::json!({"id": "abcde-12345"})).unwrap();
+            let draft = server.repository().new_version_for_sure(&record);
+            assert_eq!(draft.is_ok(), is_made);
+            let heads = server.heads.lock();
+            let posts = heads.iter().filter(|head| head.line.starts_with("POST")).count();
+            assert_eq!(posts, if is_made { 2 } else { 1 });
         }
     }
 

@@ -141,8 +141,7 @@ impl Repository {
     pub fn new_version(&self, id: &RecordId) -> Result<Record> {
         let doing = format!("make a new version of record {id}");
         let url = self.transport.base.api(&format!("records/{id}/versions"))?;
-        let ask = Ask::new(Method::POST, url, doing.as_str()).repeat(Repeat::Safe);
-        read_record(self.ask(ask)?, &doing)
+        read_record(self.ask(Ask::new(Method::POST, url, doing.as_str()))?, &doing)
     }
 
     /// Takes the files of the version before into a new version that has none yet. No bytes are moved.

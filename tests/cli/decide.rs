@@ -639,6 +639,10 @@ fn the_document_of_another_record_is_not_saved_over_a_draft() {
         desk.sandbox.draft_metadata(&record).is_none(),
         "and no edit was begun for it"
     );
+    let wrong = desk.home.file("m.json", r#"{"publication_date": "yesterday"}"#);
+    let refused = desk.run(&["edit", &record, "--json", "--metadata", &wrong]);
+    refused.expect(1, &["the edit of", "was begun", "metadata.publication_date: "]);
+    assert_eq!(parsed(&refused)["id"], record);
 }
 
 #[test]
@@ -1018,5 +1022,25 @@ fn a_mount_that_only_reads_is_no_place_for_a_new_draft() {
         .expect(0, &["signed in"]);
     let made = home.run(["new", "Nowhere to write", "--mount", text(&home.mountpoint())]);
     assert_eq!(made.expect(0, &[]).stdout.lines().count(), 1, "{made:#?}");
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn metadata_that_was_saved_in_a_mount_and_not_accepted_is_in_the_way_of_publishing() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Half saved").file("a.csv", "1"));
+    let (home, _) = mount_of(&sandbox);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    let wrong = r#"{"metadata": {"title": "Half saved", "publication_date": "yesterday"}}"#;
+    // What close() says, std does not pass on.
+    fs::write(folder.join("record.json"), wrong).unwrap();
+    let found = home.run(["check", text(&folder)]);
+    found.expect(1, &["record.json: "]);
+    home.run(["publish", "--yes", text(&folder)])
+        .expect(1, &["record.json", "does not get there by itself"]);
+    let right = r#"{"metadata": {"publication_date": "2026-11-22"}}"#;
+    fs::write(folder.join("record.json"), right).unwrap();
+    home.run(["publish", "--yes", text(&folder)])
+        .expect(0, &["published"]);
     home.unmount(&[]).expect(0, &[]);
 }

@@ -119,7 +119,11 @@ fn a_refused_publish_names_the_fields(server: &Server) {
 
 fn a_new_version_that_was_begun_is_given_again_and_comes_after_the_latest(server: &Server) {
     let first = server.record("First", &[("a", b"1")]);
+    let says_more =
+        || server.owner.record(&first).unwrap().document()["versions"]["is_latest_draft"] == false;
+    assert!(!says_more());
     let second = server.owner.new_version(&first).unwrap().id;
+    assert!(says_more(), "by which a lost answer is found out");
     assert_eq!(server.owner.new_version(&first).unwrap().id, second);
     server.add(&second, "b", b"2").unwrap();
     server

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{About, curation, document, draft_lines, draft_value, tell};
 use crate::cli::ask::Consent;
-use crate::cli::target::{Target, What};
+use crate::cli::target::{Target, What, advised};
 use crate::cli::terminal::{self, printable};
 use crate::cli::units::Size;
 use crate::error::{Error, Kind, Result};
@@ -68,7 +68,7 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
     let given = arguments.metadata.as_deref().map(document::read).transpose()?;
     let target = arguments.about.find()?;
     let repository = &target.place.repository;
-    let mut draft = begin(&target, given.as_ref())?;
+    let (mut draft, is_new) = begin(&target, given.as_ref())?;
     if let Some(given) = given {
         let consent = arguments.consent;
         let before = draft.clone();
@@ -82,13 +82,23 @@ pub fn edit(arguments: &Edit) -> Result<ExitCode> {
             ))
         });
         tell(&target.place, &draft);
-        draft = saved.map_err(|error| match error.kind() {
-            // The words are those of a mount.
-            Kind::Refused if error.attempt().is_none() => error.with_advice(
-                "Correct what is named, which is empty in the draft now, and save it again; the rest was saved.",
-            ),
-            _ => error,
-        })?;
+        draft = match saved {
+            Ok(saved) => saved,
+            Err(error) => {
+                if is_new {
+                    terminal::note(format_args!("the edit of {} was begun", draft.id));
+                }
+                let error = match error.kind() {
+                    // The words are those of a mount.
+                    Kind::Refused if error.attempt().is_none() => error.with_advice(
+                        "Correct what is named, which is empty in the draft now, and save it again; the rest was saved.",
+                    ),
+                    _ => error,
+                };
+                let value = draft_value(&target.place, &draft);
+                return Ok(arguments.about.output.end_refused(value, &advised(error)));
+            }
+        };
     } else {
         tell(&target.place, &draft);
     }
@@ -116,8 +126,8 @@ fn refuse_another(given: &Map<String, Value>, id: &RecordId) -> Result<()> {
     .with_advice("To take it over, give what is in its \"metadata\" alone: jq .metadata record.json."))
 }
 
-/// The draft that is there, or else the edit of the record, for which `given` may be saved.
-fn begin(target: &Target, given: Option<&Map<String, Value>>) -> Result<Record> {
+/// The draft that is there, or else the edit of the record, for which `given` may be saved; and whether it was begun by this.
+fn begin(target: &Target, given: Option<&Map<String, Value>>) -> Result<(Record, bool)> {
     let repository = &target.place.repository;
     let may_be_saved = |id: &RecordId| given.map_or(Ok(()), |given| refuse_another(given, id));
     if target.what != What::Record {
@@ -126,14 +136,14 @@ fn begin(target: &Target, given: Option<&Map<String, Value>>) -> Result<Record> 
             Err(error) => return Err(error),
             Ok(draft) => {
                 may_be_saved(&draft.id)?;
-                return Ok(draft);
+                return Ok((draft, false));
             }
         }
     }
     // An id of all versions is no record's own.
     let record = repository.record(&target.id)?;
     may_be_saved(&record.id)?;
-    repository.edit(&record.id)
+    Ok((repository.edit(&record.id)?, true))
 }
 
 /// Runs `new-version`.
@@ -150,7 +160,7 @@ pub fn new_version(arguments: &NewVersion) -> Result<ExitCode> {
             _ => error,
         })?;
     let record = latest(repository, record)?;
-    let draft = repository.new_version(&record.id)?;
+    let draft = repository.new_version_for_sure(&record)?;
     let mut value = draft_value(&target.place, &draft);
     let imported = if arguments.import_files {
         take_over_unless_there(&target, &record, &draft)

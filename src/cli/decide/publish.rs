@@ -48,6 +48,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Err(error) if error.kind() == Kind::NotFound => {
             return match repository.record(&target.id) {
                 Ok(record) if record.id == target.id => {
+                    // A mount may not know it, if who published it did not live to tell.
+                    super::tell(&target.place, &record);
                     Ok(say(arguments, &target, &Published::Before(record)))
                 }
                 _ => Err(draft_of(&target).err().unwrap_or(error)),
