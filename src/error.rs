@@ -164,6 +164,8 @@ struct Inner {
     what: Cow<'static, str>,
     server: Option<String>,
     fields: Vec<FieldError>,
+    /// Of the server's words, what is not of a field.
+    besides: Option<String>,
     advice: Option<Cow<'static, str>>,
     attempt: Option<Attempt>,
     retry_after: Option<Duration>,
@@ -178,6 +180,7 @@ impl Error {
             what: what.into(),
             server: None,
             fields: Vec::new(),
+            besides: None,
             advice: None,
             attempt: None,
             retry_after: None,
@@ -212,6 +215,14 @@ impl Error {
     #[must_use]
     pub fn with_fields(mut self, fields: Vec<FieldError>) -> Self {
         self.0.fields = fields;
+        self
+    }
+
+    /// Adds what the server said of single fields, where its own words hold that too: `besides` is what they hold else.
+    #[must_use]
+    pub fn with_fields_of_words(mut self, fields: Vec<FieldError>, besides: impl Into<String>) -> Self {
+        self.0.fields = fields;
+        self.0.besides = Some(besides.into());
         self
     }
 
@@ -278,6 +289,18 @@ impl Error {
         &self.0.fields
     }
 
+    /// The message without what is said of single fields, for who shows those line by line.
+    #[must_use]
+    pub fn without_fields(&self) -> impl fmt::Display + '_ {
+        let server = match &self.0.besides {
+            Some(besides) if !self.0.fields.is_empty() => {
+                Some(besides.as_str()).filter(|text| !text.is_empty())
+            }
+            _ => self.server_message(),
+        };
+        fmt::from_fn(move |f| self.say(f, server))
+    }
+
     /// The request that failed, if one did.
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {
@@ -306,15 +329,15 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Error {
+    fn say(&self, f: &mut fmt::Formatter<'_>, server: Option<&str>) -> fmt::Result {
         let inner = &*self.0;
         if inner.what.is_empty() {
             write!(f, "{}", std::io::Error::from_raw_os_error(self.errno()))?;
         } else {
             f.write_str(&inner.what)?;
         }
-        if let Some(server) = &inner.server {
+        if let Some(server) = server {
             write!(f, ": the repository says \"{server}\"")?;
         }
         if let Some(attempt) = &inner.attempt {
@@ -333,6 +356,12 @@ impl fmt::Display for Error {
             f.write_str(")")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.say(f, self.server_message())
     }
 }
 
@@ -360,6 +389,28 @@ mod tests {
         );
         assert_eq!(error.errno(), libc::EDQUOT);
         assert!(error.advice().contains("Remove files"));
+    }
+
+    #[test]
+    fn who_shows_fields_line_by_line_has_a_message_without_them() {
+        let field = FieldError {
+            field: "metadata.title".into(),
+            messages: vec!["Too short.".into()],
+        };
+        let error = Error::new(Kind::Refused, "can't publish it")
+            .with_server("A validation error occurred.; metadata.title: Too short.")
+            .with_fields_of_words(vec![field.clone()], "A validation error occurred.");
+        assert!(error.to_string().contains("metadata.title: Too short."));
+        assert_eq!(
+            error.without_fields().to_string(),
+            "can't publish it: the repository says \"A validation error occurred.\""
+        );
+        let wordless = Error::new(Kind::Refused, "can't publish it")
+            .with_server("metadata.title: Too short.")
+            .with_fields_of_words(vec![field], "");
+        assert_eq!(wordless.without_fields().to_string(), "can't publish it");
+        let plain = Error::new(Kind::Refused, "can't publish it").with_server("No.");
+        assert_eq!(plain.without_fields().to_string(), plain.to_string());
     }
 
     #[test]

@@ -50,6 +50,26 @@ impl Output {
         }
     }
 
+    /// Ends a command that got halfway: `done` for programs, with the error in the same object, `text` for people.
+    pub fn end_halfway(self, done: Value, text: impl std::fmt::Display, error: &Error) -> ExitCode {
+        if !self.json {
+            terminal::say(text);
+        }
+        self.end_refused(done, error)
+    }
+
+    /// Ends a command that was refused: for programs, `known` and the error are one object.
+    pub fn end_refused(self, known: Value, error: &Error) -> ExitCode {
+        if self.json {
+            let mut value = error_value(error);
+            if let (Value::Object(value), Value::Object(known)) = (&mut value, known) {
+                value.extend(known);
+            }
+            terminal::say(format_args!("{value:#}"));
+        }
+        terminal::fail(error)
+    }
+
     /// Ends a command: for programs, an error is told on stdout too.
     ///
     /// # Errors

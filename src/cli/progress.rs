@@ -44,6 +44,8 @@ impl<'a> Seen<'a> {
 /// What is shown now.
 pub struct Progress {
     drawn: Option<Drawn>,
+    /// Where lines go that are not drawn.
+    say: fn(&str),
     changes: Changes,
 }
 
@@ -64,8 +66,17 @@ impl Progress {
                 bars: HashMap::new(),
                 lines: Vec::new(),
             }),
+            say: |line| terminal::say(line),
             changes: Changes::default(),
         }
+    }
+
+    /// The same of a command that prints something else as its result: without a terminal, all goes to stderr.
+    #[must_use]
+    pub fn beside_a_result() -> Self {
+        let mut progress = Progress::new();
+        progress.say = |line| terminal::complain(line);
+        progress
     }
 
     /// Shows how things are now; what is there no longer has arrived, or was given up by the user.
@@ -79,7 +90,7 @@ impl Progress {
                 }
                 drawn.show(&view(seen, SystemTime::now()));
             }
-            None => changes.iter().for_each(|change| terminal::say(&change.text)),
+            None => changes.iter().for_each(|change| (self.say)(&change.text)),
         }
     }
 
@@ -95,7 +106,7 @@ impl Progress {
             Some(drawn) => {
                 let _ = drawn.terminal.println(line);
             }
-            None => terminal::say(line),
+            None => (self.say)(line),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a command is about: a repository, and a record or draft in it, named by an id, a path in a mount, or a DOI or address.
+//! What a command is about: a repository, and a record or draft in it, named by a path in a mount, an id, a DOI or the
+//! address of its page.
 //!
 //! A path's mount tells the repository, and where its token is kept; the daemon tells which record or draft the path
 //! stands for. An id is of the repository that the settings name, or else of the only mount. Used by all commands that
@@ -55,7 +56,7 @@ pub struct Mounted {
 /// What a word stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// An id alone: of a record, a draft or both.
+    /// An id, a DOI or a page alone: of a record, a draft or both.
     Id,
     /// A path below a published record.
     Record,
@@ -97,6 +98,53 @@ impl Place {
             )),
             _ => Err(Error::new(Kind::Usage, "several repositories are mounted")
                 .with_advice("Say which one is meant with --mount or --repository, or give a path in it.")),
+        }
+    }
+
+    /// The repository that a page is of: the one that is meant anyway, or else one that is mounted. A token goes nowhere
+    /// only because a page is named.
+    fn of_page(page: &str, access: &Access) -> Result<Place> {
+        let is_it = |place: &Place| named::is_of(page, place.repository.url());
+        let meant = Place::of(access);
+        if let Ok(place) = &meant
+            && is_it(place)?
+        {
+            return meant;
+        }
+        if access.mount.is_none() && access.repository.is_none() {
+            for mount in mountinfo::ours(None)?
+                .iter()
+                .filter(|mount| mount.may_be_of(page))
+            {
+                if let Ok(place) = Place::of_mount(mount, access)
+                    && is_it(&place)?
+                {
+                    return Ok(place);
+                }
+            }
+        }
+        let instead = match &meant {
+            Ok(place) => format!("is no address of {}, which is meant", place.repository.url()),
+            Err(error) if error.kind() == Kind::Usage => {
+                "is of a repository that is neither named nor mounted".to_owned()
+            }
+            Err(_) => return meant,
+        };
+        let shown = named::without_query(page);
+        Err(Error::new(Kind::Usage, format!("{shown} {instead}"))
+            .with_advice("To go there with your token, name its repository with --repository."))
+    }
+
+    /// The record or draft that has a DOI.
+    fn look_up(&self, doi: &str) -> Result<(RecordId, What)> {
+        match self.repository.record_by_doi(doi) {
+            Ok(record) => Ok((record.id, What::Id)),
+            Err(error) if error.kind() == Kind::NotFound && self.repository.has_token() => {
+                // One that is only reserved is known to whom the draft belongs.
+                let draft = self.repository.draft_by_doi(doi)?;
+                draft.map(|draft| (draft.id, What::Draft)).ok_or(error)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -227,7 +275,7 @@ impl Place {
         let mounted = self
             .mounts()
             .into_iter()
-            .find(|mounted| mounted.status.signed_in)?;
+            .find(|mounted| mounted.status.signed_in && !mounted.status.read_only)?;
         Some(mounted.mountpoint.join(below))
     }
 
@@ -240,23 +288,27 @@ impl Place {
 }
 
 impl Target {
-    /// Finds what a word stands for: a path in a mount, or an id.
+    /// Finds what a word stands for: a path in a mount, an id, a DOI or the address of a page.
     ///
     /// # Errors
     /// `NotFound` for a path that is of no record or draft; `Usage` for a word that is neither; as [`Place::of`].
     pub fn find(word: &Path, access: &Access) -> Result<Target> {
+        let text = word.to_str().unwrap_or_default();
+        if named::is_page(text) {
+            return Target::named(text, Place::of_page(text, access)?);
+        }
         let mounts = mountinfo::ours(None)?;
-        let id = word.to_str().and_then(RecordId::new);
+        let id = RecordId::new(text);
         let by_id = |place: Place, id: RecordId| Target {
             place,
             id,
             what: What::Id,
         };
         let Some(within) = within::locate(word, &mounts)? else {
-            return match (id, word.to_str().filter(|word| named::is_one(word))) {
-                (Some(id), _) => Ok(by_id(Place::of(access)?, id)),
-                (None, Some(word)) => Target::named(word, Place::of(access)?),
-                (None, None) => Err(neither(word)),
+            return match id {
+                Some(id) => Ok(by_id(Place::of(access)?, id)),
+                None if named::is_one(text) => Target::named(text, Place::of(access)?),
+                None => Err(neither(word)),
             };
         };
         // The one on top, if several lie on each other.
@@ -270,10 +322,8 @@ impl Target {
             (Ok((id, what)), _) => Ok(Target { place, id, what }),
             // In a folder of the mount, an id is an id.
             (Err(error), Some(id)) if error.kind() == Kind::Local(libc::ENOENT) => Ok(by_id(place, id)),
-            (Err(error), None)
-                if error.kind() == Kind::Local(libc::ENOENT) && word.to_str().is_some_and(named::is_one) =>
-            {
-                Target::named(&word.to_string_lossy(), place)
+            (Err(error), None) if error.kind() == Kind::Local(libc::ENOENT) && named::is_one(text) => {
+                Target::named(text, place)
             }
             (Err(error), _) if error.kind() == Kind::Local(libc::ENOENT) => {
                 Err(Error::new(Kind::NotFound, error.to_string()).with_advice(error.advice().to_owned()))
@@ -289,7 +339,7 @@ impl Target {
         let (id, what) = match named::read(word, place.repository.url())? {
             Named::Record(id) => (id, What::Record),
             Named::Draft(id) => (id, What::Draft),
-            Named::Doi(doi) => (place.repository.record_by_doi(&doi)?.id, What::Record),
+            Named::Doi(doi) => place.look_up(&doi)?,
             Named::Community(_) | Named::Request(_) => {
                 return Err(Error::new(
                     Kind::Usage,
@@ -337,8 +387,8 @@ fn neither(word: &Path) -> Error {
         format!("{} is in no mount, and no id of a record or draft", word.display()),
     )
     .with_advice(
-        "Give an id such as abcde-12345, a DOI, the address of a page, or the path of a record or draft in a mount (rdmfs \
-         status lists them).",
+        "Give the path of a record or draft in a mount (rdmfs status lists them), an id such as abcde-12345, a DOI or the \
+         address of its page.",
     )
 }
 

@@ -116,19 +116,9 @@ pub fn ask(question: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// What an error says, without what is said again of single fields below it.
-fn headline(error: &Error) -> String {
-    let mut text = error.to_string();
-    for one in error.fields().iter().filter(|one| !one.field.is_empty()) {
-        let again = format!("; {}: {}", one.field, one.messages.join(" "));
-        text = text.replacen(&again, "", 1);
-    }
-    text
-}
-
 /// Prints an error with what was said of single fields and its advice, and says how the command ends: 2 for wrong usage, 1 for the rest.
 pub fn fail(error: &Error) -> ExitCode {
-    note(headline(error));
+    note(error.without_fields());
     ask::field_lines(error.fields()).iter().for_each(complain);
     if !error.advice().is_empty() {
         let _ = writeln!(std::io::stderr().lock(), "       {}", error.advice());
@@ -143,28 +133,12 @@ pub fn fail(error: &Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::FieldError;
 
     #[test]
     fn control_characters_are_shown_and_letters_stay() {
         assert_eq!(
             printable("Größe\n\u{1b}[2J\t\u{9b}.csv"),
             "Größe\\n\\u{1b}[2J\\t\\u{9b}.csv"
-        );
-    }
-
-    #[test]
-    fn what_is_said_of_a_field_is_said_once() {
-        let field = |field: &str, message: &str| FieldError {
-            field: field.into(),
-            messages: vec![message.into()],
-        };
-        let error = Error::new(Kind::Refused, "can't make it")
-            .with_server("A validation error occurred.; slug: Bad.; metadata.title: Too short.")
-            .with_fields(vec![field("slug", "Bad."), field("metadata.title", "Too short.")]);
-        assert_eq!(
-            headline(&error),
-            "can't make it: the repository says \"A validation error occurred.\""
         );
     }
 

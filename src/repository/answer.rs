@@ -66,7 +66,8 @@ pub(super) fn refusal(doing: &str, status: u16, headers: &HeaderMap, body: &[u8]
         error = error.with_retry_after(pause);
     }
     if !uncurated {
-        error = error.with_fields(problems);
+        let besides = self::words(status, message, &[], &value);
+        error = error.with_fields_of_words(problems, besides);
     }
     if !is_own(status, headers, &value) {
         error = error.from_elsewhere();

@@ -226,7 +226,7 @@ impl Repository {
                         field: "logo".into(),
                         messages: vec![words.to_owned()],
                     };
-                    error.with_fields(vec![field])
+                    error.with_fields_of_words(vec![field], "")
                 }
                 _ => error,
             })
@@ -362,7 +362,7 @@ fn refused_some(doing: &str, answer: &Value) -> Result<()> {
         .collect();
     Err(Error::new(Kind::Refused, format!("can't {doing}"))
         .with_server(on_one_line(&words.join("; ")))
-        .with_fields(fields))
+        .with_fields_of_words(fields, ""))
 }
 
 fn listed(names: &[&str]) -> String {

@@ -21,6 +21,9 @@ pub struct CurationRules {
     pub publishing_edits: bool,
 }
 
+/// As many events of a request are looked at; few have more than ten.
+const EVENTS: u32 = 100;
+
 impl Repository {
     /// How this repository curates; `None` if it does not.
     ///
@@ -72,6 +75,28 @@ impl Repository {
             .or_else(|| of_draft.first());
         // What the list knows may be a second old.
         chosen.map(|request| self.request(&request.id)).transpose()
+    }
+
+    /// Whether a request waits for the curators again because the draft was changed after they had accepted it.
+    ///
+    /// # Errors
+    /// As any request.
+    pub fn acceptance_was_taken_back(&self, request: &Request) -> Result<bool> {
+        if request.status != "resubmitted" {
+            return Ok(false);
+        }
+        let search = Search {
+            size: EVENTS,
+            ..Search::default()
+        };
+        let events = self.request_timeline(&request.id, &search)?.items;
+        let decided = |event: &&str| matches!(*event, "accepted" | "critiqued" | "cancelled");
+        let last = events
+            .iter()
+            .rev()
+            .filter_map(|one| one.event.as_deref())
+            .find(decided);
+        Ok(last == Some("accepted"))
     }
 
     /// All curation requests that the user may see.

@@ -69,6 +69,24 @@ impl Repository {
         }
         Err(not_found())
     }
+
+    /// The user's draft for which this DOI is reserved, if there is one.
+    ///
+    /// # Errors
+    /// `Denied` without a valid token, else as any request.
+    pub fn draft_by_doi(&self, doi: &str) -> Result<Option<Record>> {
+        if !is_doi(doi) {
+            return Ok(None);
+        }
+        let search = Search {
+            query: Some(format!("pids.doi.identifier:{}", quoted(doi))),
+            ..Search::default()
+        };
+        let found = self.user_records(&search, None)?.records.into_iter();
+        Ok(found
+            .filter(|record| record.is_draft)
+            .find(|draft| has_doi(draft, doi)))
+    }
 }
 
 /// Whether it is the DOI of this record, or of all its versions.

@@ -7,7 +7,6 @@ use std::fmt;
 use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
 
-use super::decisions::LOOKS;
 use super::model::{RecordId, text_of};
 use super::transport::{Ask, JSON, Repeat};
 use super::urls::encode_part;
@@ -270,15 +269,12 @@ impl Repository {
             outcome => return outcome,
         };
         log::warn!("{error}; looking whether it was done nevertheless");
-        let mut pause = self.transport.limits.first_pause;
-        for _ in 0..LOOKS {
-            if let Ok(now) = self.request(&before.id)
-                && now.status != before.status
-            {
-                return Ok(now);
-            }
-            self.wait_a_while(pause);
-            pause *= 2;
+        let changed = || {
+            let now = self.request(&before.id).ok()?;
+            (now.status != before.status).then_some(now)
+        };
+        if let Some(now) = self.look_for(&error, changed) {
+            return Ok(now);
         }
         let mut advice = format!(
             "It was not done so far. Look again in a minute: rdmfs requests show {}",

@@ -3,10 +3,11 @@
 //! Called by `tree/`; sends through `repository/`. What is in here is on disk until the server has confirmed it by
 //! size and MD5. It never decides what a file is called and never touches the cache of published bytes.
 //!
-//! Locks: the table of files, the seen documents, each staged file's bytes and its address, the queue's. The address is
+//! Locks: the table of files, the seen documents, the acceptances, each staged file's bytes and its address, the queue's. The address is
 //! taken under each of the others; else none is held while another is taken, nor over the network. That of a file's
 //! bytes is held while they are written or copied.
 
+mod acceptance;
 mod closing;
 pub mod crash;
 mod decisions;
@@ -42,6 +43,7 @@ use crate::md5::Hasher;
 use crate::repository::Repository;
 use crate::repository::model::{FileEntry, Record, RecordId};
 use crate::status::Board;
+use acceptance::Acceptances;
 use closing::{Closing, Moment};
 use documents::Documents;
 use early::Early;
@@ -114,6 +116,7 @@ struct Shared {
     news: Listener,
     files: Mutex<Files>,
     documents: Mutex<Documents>,
+    acceptances: Acceptances,
     queue: Queue,
     next_id: AtomicU64,
 }
@@ -163,6 +166,7 @@ impl Area {
             news,
             files: Mutex::default(),
             documents: Mutex::default(),
+            acceptances: Acceptances::default(),
             queue: Queue::default(),
         });
         shared.recover(entries);
@@ -213,6 +217,12 @@ impl Area {
     #[must_use]
     pub fn rejected(&self, draft: &RecordId) -> Option<Arc<Staged>> {
         self.shared.files.lock().rejected(draft).cloned()
+    }
+
+    /// That the last save of a draft's document took back that its curation was accepted.
+    #[must_use]
+    pub fn acceptance_lost(&self, draft: &RecordId) -> Option<Error> {
+        self.shared.acceptances.lost(draft)
     }
 
     /// All staged files of a draft.

@@ -301,6 +301,7 @@ fn not_accepted(draft: &RecordId, problems: &[FieldError]) -> Error {
         format!("the repository did not accept all of record.json of draft {draft}"),
     )
     .with_server(lines.join("\n"))
+    .with_fields_of_words(problems.to_vec(), "")
     .with_advice(
         "The rest is saved. What was written is in record.json.rejected, the reasons in record.json.errors.",
     )

@@ -297,9 +297,19 @@ impl Shared {
             .read_exact_at(&mut text, 0)
             .map_err(|e| Error::local(format_args!("read staged {}", staged.key()), &e))?;
         let base = self.base_of(staged, &text);
+        let mut is_noted = false;
         let outcome = save::run(&self.repository, draft, &text, &base, |base| {
+            if !std::mem::replace(&mut is_noted, true) {
+                self.acceptances.note(&self.repository, draft);
+            }
             staged.journal_base(base)
         })?;
+        let is_sent = |outcome: &save::Outcome| !matches!(outcome, save::Outcome::Refused(None, _));
+        if is_sent(&outcome)
+            && let Some(taken_back) = self.acceptances.saved(&self.repository, draft)
+        {
+            self.board.post(&taken_back);
+        }
         match outcome {
             save::Outcome::Saved(record) => {
                 self.learn(draft, &base, &record);

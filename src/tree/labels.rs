@@ -219,7 +219,13 @@ impl Tree {
                     .unwrap_or_default();
                 say("user.rdm.error", &error);
             }
-            (None, None) => say("user.rdm.state", "saved"),
+            (None, None) => {
+                say("user.rdm.state", "saved");
+                // It is saved, and yet somebody should know.
+                if let Some(lost) = staging.acceptance_lost(draft) {
+                    say("user.rdm.error", &lost.to_string());
+                }
+            }
         }
     }
 

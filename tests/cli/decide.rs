@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NewRecord, Options, Route, Sandbox};
+use rdm_sandbox::{ALICE, BOB, Effect, Fault, Flavour, NEWCOMER, NewRecord, Options, Route, Sandbox};
 use rdmfs::repository::model::RecordId;
-use rdmfs::repository::{Repository, Settings, Token};
+use rdmfs::repository::{Repository, Search, Settings, Token};
 use serde_json::{Value, json};
 
 use crate::machine::{Home, Outcome};
@@ -280,8 +280,29 @@ fn metadata_is_saved_over_what_is_there_and_the_same_is_not_sent() {
     desk.run(&["edit", &id, "--metadata", &change]).expect(0, &[&id]);
     assert_eq!(desk.sandbox.count(Route::PutDraft), 0);
     let wrong = desk.home.file("w.json", r#"{"publication_date": "yesterday"}"#);
-    desk.run(&["edit", &id, "--metadata", &wrong])
-        .expect(1, &["metadata.publication_date: "]);
+    desk.run(&["edit", &id, "--metadata", &wrong]).expect(
+        1,
+        &[
+            "metadata.publication_date: ",
+            "empty in the draft now",
+            "the rest was saved",
+        ],
+    );
+    let unknown = desk
+        .home
+        .file("w.json", r#"{"resource_type": {"id": "nope"}, "version": "3.0"}"#);
+    let refused = desk.run(&["edit", &id, "--metadata", &unknown]);
+    assert!(
+        !refused
+            .expect(1, &["Invalid value nope"])
+            .stderr
+            .contains("was saved")
+    );
+    assert_eq!(
+        desk.sandbox.draft_metadata(&id).unwrap()["version"],
+        "2.0",
+        "nothing of it was"
+    );
 }
 
 #[test]
@@ -296,6 +317,12 @@ fn a_new_version_takes_over_files_once() {
     assert_eq!(made["files"].as_array().unwrap().len(), 2);
     desk.run(&["import-files", next])
         .expect(1, &["into a new version that has none"]);
+    let first = desk.run(&["new", "A first version"]);
+    desk.run(&["import-files", first.stdout.trim()])
+        .expect(1, &["no version before it"]);
+    desk.run(&["edit", &id]).expect(0, &[]);
+    desk.run(&["import-files", &id])
+        .expect(1, &["the edit of a published record", "rdmfs new-version"]);
     let plain = desk.run(&["new-version", &id]);
     assert_eq!(plain.stdout.trim(), next, "the one that was begun");
 }
@@ -502,6 +529,519 @@ fn a_chosen_community_decides_and_that_is_said() {
     alice.submit_review(&draft, None, false).unwrap();
     desk.run(&["publish", "--yes", id])
         .expect(1, &["under review by a community", "rdmfs requests cancel"]);
+    desk.run(&["discard", "--yes", id])
+        .expect(1, &["open review", "rdmfs requests cancel"]);
+    let before = drafts_of(&alice);
     desk.run(&["new", "Without one", "--community", "no-such-slug"])
-        .expect(1, &["was made, but the community was not chosen"]);
+        .expect(1, &["no-such-slug"]);
+    assert_eq!(
+        drafts_of(&alice),
+        before,
+        "nothing was made for a community that isn't there"
+    );
+    desk.sandbox
+        .fault(Fault::on(Route::PutReview).then(Effect::ServerError(500)));
+    let halfway = desk.run(&["new", "Chosen in vain", "--community", "climate", "--json"]);
+    halfway.expect(1, &["was made, but the community was not chosen"]);
+    let told = parsed(&halfway);
+    assert_eq!(told["community"], Value::Null);
+    assert!(
+        desk.sandbox
+            .draft_metadata(told["id"].as_str().unwrap())
+            .is_some()
+    );
+}
+
+fn drafts_of(user: &Repository) -> u64 {
+    user.user_records(&Search::default(), Some(false)).unwrap().total
+}
+
+/// A home with a mount of a sandbox, for alice; her token's file too.
+fn mount_of(sandbox: &Sandbox) -> (Home, String) {
+    let home = Home::new();
+    let token = home.file("token", ALICE);
+    home.mount(&["--token-file", &token, "--draft-ttl", "1h"], &sandbox.url())
+        .expect(0, &["signed in"]);
+    (home, token)
+}
+
+#[test]
+fn what_is_said_of_a_field_is_said_once() {
+    let desk = Desk::new();
+    let once = |outcome: &Outcome, text: &str| {
+        assert_eq!(outcome.stderr.matches(text).count(), 1, "{outcome:#?}");
+    };
+    let wrong = desk
+        .home
+        .file("m.json", r#"{"title": "Ozone", "publication_date": "yesterday"}"#);
+    let made = desk.run(&["new", "--metadata", &wrong]);
+    once(made.expect(1, &[]), "metadata.publication_date: ");
+    let id = desk.ready();
+    let saved = desk.run(&["edit", &id, "--metadata", &wrong]);
+    once(saved.expect(1, &[]), "metadata.publication_date: ");
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    desk.run(&["edit", &record]).expect(0, &[]);
+    let released = desk.run(&["release-doi", &record]);
+    once(released.expect(1, &["stays for good"]), "pids.doi");
+    let bare = desk.run(&["new", "Only a title"]);
+    let refused = desk.run(&["publish", "--yes", bare.stdout.trim()]);
+    once(refused.expect(1, &[]), "metadata.creators: ");
+}
+
+#[test]
+fn what_got_halfway_is_one_object_for_programs() {
+    let desk = Desk::new();
+    let made = desk.run(&["new", "Only a title", "--json"]);
+    let id = parsed(&made)["id"].as_str().unwrap().to_owned();
+    let refused = desk.run(&["publish", "--yes", "--json", &id]);
+    let told = parsed(refused.expect(1, &[]));
+    assert_eq!(
+        (&told["kind"], &told["ready"]),
+        (&json!("NotReady"), &json!(false))
+    );
+    assert_eq!(told["lacks_files"], true);
+    let wrong = desk
+        .home
+        .file("m.json", r#"{"title": "Ozone", "publication_date": "yesterday"}"#);
+    let halfway = desk.run(&["new", "--json", "--metadata", &wrong]);
+    let told = parsed(halfway.expect(1, &["was made, but not all"]));
+    assert!(
+        desk.sandbox
+            .draft_metadata(told["id"].as_str().unwrap())
+            .is_some()
+    );
+    assert_eq!(told["fields"][0]["field"], "metadata.publication_date");
+}
+
+#[test]
+fn metadata_that_is_no_object_is_wrong_usage() {
+    let desk = Desk::new();
+    for text in [r#"{"metadata": []}"#, r#"{"metadata": 5, "id": "x"}"#, "null"] {
+        let wrong = desk.home.file("m.json", text);
+        desk.run(&["new", "A title", "--metadata", &wrong])
+            .expect(2, &["no object"]);
+    }
+}
+
+#[test]
+fn the_document_of_another_record_is_not_saved_over_a_draft() {
+    let desk = Desk::new();
+    let (one, other) = (desk.ready(), desk.ready());
+    let theirs =
+        json!({"id": other, "pids": {"doi": {"identifier": "10.1/x"}}, "metadata": {"title": "Theirs"}});
+    let theirs = desk.home.file("m.json", &theirs.to_string());
+    desk.run(&["edit", &one, "--metadata", &theirs])
+        .expect(2, &[&other, "jq .metadata"]);
+    assert_eq!(desk.sandbox.draft_metadata(&one).unwrap()["title"], "Ready draft");
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    desk.run(&["edit", &record, "--metadata", &theirs])
+        .expect(2, &[&other]);
+    assert!(
+        desk.sandbox.draft_metadata(&record).is_none(),
+        "and no edit was begun for it"
+    );
+    let wrong = desk.home.file("m.json", r#"{"publication_date": "yesterday"}"#);
+    let refused = desk.run(&["edit", &record, "--json", "--metadata", &wrong]);
+    refused.expect(1, &["the edit of", "was begun", "metadata.publication_date: "]);
+    assert_eq!(parsed(&refused)["id"], record);
+}
+
+#[test]
+fn a_new_version_that_was_begun_before_is_gone_on_with() {
+    let desk = Desk::new();
+    let id = desk
+        .sandbox
+        .publish(NewRecord::titled("Snow").file("a", "1").file("b", "22"));
+    desk.sandbox.fault(
+        Fault::on(Route::NewVersion)
+            .times(1)
+            .then(Effect::ErrorAfterSuccess(504)),
+    );
+    let made = desk.json(&["new-version", "--import-files", &id]);
+    let next = made["id"].as_str().unwrap();
+    assert_eq!(
+        desk.sandbox.count(Route::NewVersion),
+        2,
+        "the lost answer was asked for again"
+    );
+    let again = desk.json(&["new-version", "--import-files", &id]);
+    assert_eq!((&again["id"], &again["files"]), (&made["id"], &made["files"]));
+    desk.run(&["api", "DELETE", &format!("records/{next}/draft/files/a")])
+        .expect(0, &[]);
+    let other = desk.run(&["new-version", "--import-files", "--json", &id]);
+    other.expect(1, &["begun before", "remove its files first"]);
+    assert_eq!(parsed(&other)["id"], next, "and yet it says which one that is");
+    let dated = desk.home.file("m.json", COMPLETE);
+    desk.run(&["edit", next, "--metadata", &dated]).expect(0, &[]);
+    desk.run(&["publish", "--yes", next]).expect(0, &[]);
+    let third = desk.run(&["new-version", "--import-files", &id]);
+    third.expect(0, &["is not the latest version", next]);
+    assert_eq!(desk.sandbox.draft_keys(third.stdout.trim()), ["b"]);
+}
+
+#[test]
+fn a_record_or_draft_is_meant_by_its_doi_and_by_its_page_too() {
+    let desk = Desk::new();
+    let url = desk.sandbox.url();
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    let page = format!("{url}/records/{record}?preview=1");
+    desk.run(&["edit", &page]).expect(0, &[&record]);
+    desk.run(&["discard", "--yes", &format!("{url}/uploads/{record}")])
+        .expect(0, &["dropped"]);
+    let draft = desk.ready();
+    let doi = desk.run(&["reserve-doi", &draft]).stdout.trim().to_owned();
+    for word in [
+        doi.clone(),
+        format!("doi:{doi}"),
+        format!("https://doi.org/{doi}"),
+    ] {
+        desk.run(&["check", &word]).expect(0, &["can be published"]);
+    }
+    desk.run(&["publish", "--yes", &doi]).expect(0, &["published"]);
+    desk.run(&["edit", &doi]).expect(0, &[&draft]);
+    desk.run(&["check", "10.5072/no-such-1"])
+        .expect(1, &["no record here has the DOI"]);
+    desk.run(&["check", &format!("{url}/communities/climate")])
+        .expect(2, &["a record or draft is wanted"]);
+    desk.sandbox.reset_counts();
+    desk.run(&["check", "https://elsewhere.example/records/abcde-12345"])
+        .expect(2, &["is no address of", "--repository"]);
+    assert_eq!(desk.sandbox.total(), 0, "and nothing was asked");
+}
+
+#[test]
+fn an_id_of_all_versions_is_no_draft_and_that_is_said() {
+    let desk = Desk::new();
+    let record = desk.sandbox.publish(NewRecord::titled("Snow").file("a", "1"));
+    let concept = desk.sandbox.concept_of(&record);
+    for command in ["check", "publish", "discard", "reserve-doi"] {
+        desk.run(&[command, &concept]).expect(
+            1,
+            &["stands for all versions of", &format!("rdmfs edit {record}")],
+        );
+    }
+    desk.run(&["edit", &concept]).expect(0, &[&record]);
+}
+
+#[test]
+fn each_place_of_a_record_in_a_mount_means_it() {
+    let sandbox = Sandbox::start();
+    let record = sandbox.publish(NewRecord::titled("Glacier").file("a.csv", "1"));
+    let (home, _) = mount_of(&sandbox);
+    let doi = Repository::connect(Settings {
+        url: sandbox.url(),
+        ..Settings::default()
+    })
+    .unwrap()
+    .record(&RecordId::new(&record).unwrap())
+    .unwrap();
+    let doi = doi.doi().unwrap().to_owned();
+    for below in [
+        format!("records/{record}"),
+        format!("records/{record}/files/a.csv"),
+        format!("records/{record}/versions/latest"),
+        format!("records/{record}/versions/1/record.json"),
+        format!("search/glacier/{record}"),
+        format!("search/glacier/{record}/files"),
+        format!("doi/{doi}"),
+        format!("user/records/{record}"),
+    ] {
+        let edit = home.run(["edit", text(&place(&home, &below))]);
+        edit.expect(0, &[&format!("drafts/{record}")]);
+        home.run([
+            "discard",
+            "--yes",
+            text(&place(&home, &format!("drafts/{record}"))),
+        ])
+        .expect(0, &["dropped"]);
+    }
+    let page = format!("{}/records/{record}", sandbox.url());
+    home.run(["edit", &page])
+        .expect(0, &[&format!("drafts/{record}")]);
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn all_mounts_of_a_repository_show_what_a_command_did() {
+    let sandbox = Sandbox::start();
+    let (one, _) = mount_of(&sandbox);
+    let (other, _) = mount_of(&sandbox);
+    let listed = |folder: &str, id: &str| {
+        let names = other.mountpoint().join(folder).read_dir().unwrap().flatten();
+        names.into_iter().any(|one| *one.file_name() == *id)
+    };
+    assert!(!listed("drafts", "nothing"), "and the kernel remembers the list");
+    let made = one.run(["new", "In both", "--mount", text(&one.mountpoint())]);
+    let (id, path) = made.stdout.trim().split_once('\n').unwrap();
+    assert!(listed("drafts", id));
+    fs::write(PathBuf::from(path).join("a.csv"), "1").unwrap();
+    let change = one.file("m.json", COMPLETE);
+    one.run(["edit", path, "--metadata", &change]).expect(0, &[]);
+    let document = other.mountpoint().join("drafts").join(id).join("record.json");
+    assert!(fs::read_to_string(document).unwrap().contains("2026-11-22"));
+    one.run(["publish", "--yes", path]).expect(0, &[]);
+    assert!(!listed("drafts", id) && listed("records", id));
+    let made = one.run([
+        "new-version",
+        "--import-files",
+        id,
+        "--mount",
+        text(&one.mountpoint()),
+    ]);
+    let (next, _) = made.stdout.trim().split_once('\n').unwrap();
+    assert!(
+        other
+            .mountpoint()
+            .join("drafts")
+            .join(next)
+            .join("a.csv")
+            .exists()
+    );
+    one.run(["discard", "--yes", next, "--mount", text(&one.mountpoint())])
+        .expect(0, &[]);
+    assert!(!listed("drafts", next));
+    for home in [&one, &other] {
+        home.unmount(&[]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn what_is_told_of_uploads_does_not_get_into_the_result() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(2))),
+    );
+    fs::write(folder.join("slow.bin"), vec![7; 100_000]).unwrap();
+    let published = home.run(["publish", "--yes", "--json", text(&folder)]);
+    assert_eq!(parsed(published.expect(0, &["slow.bin"]))["id"], draft);
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn what_a_mount_left_behind_is_in_the_way_of_publishing() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    fs::write(folder.join("a.csv"), "1").unwrap();
+    let held = sandbox.fault(Fault::on(Route::PutContent).then(Effect::ServerError(503)));
+    fs::write(folder.join("left.csv"), "1,2\n").unwrap();
+    home.unmount(&["--now"]).expect(0, &["left.csv"]);
+    let env_file = env_of(&home, &sandbox, "env", ALICE);
+    home.run(["publish", "--yes", "--env-file", &env_file, &draft])
+        .expect(
+            1,
+            &[
+                "left.csv: was not sent by an earlier mount",
+                "does not get there by itself",
+            ],
+        );
+    assert!(sandbox.draft_metadata(&draft).is_some());
+    sandbox.remove_fault(held);
+    let told = home.run(["discard", "--yes", "--json", "--env-file", &env_file, &draft]);
+    told.expect(
+        0,
+        &[
+            "left.csv of an earlier mount is still kept",
+            "rdmfs uploads discard",
+        ],
+    );
+    assert_eq!(parsed(&told)["unsent_files_dropped"], 0);
+}
+
+#[test]
+fn a_save_in_a_mount_that_takes_an_acceptance_back_is_told_afterwards() {
+    let desk = Desk::that_curates();
+    let id = desk.ready();
+    let curator = env_of(&desk.home, &desk.sandbox, "curator", BOB);
+    desk.run(&["curation", "submit", "--yes", &id]).expect(0, &[]);
+    let act = |what: &str| {
+        let done = desk.home.run(["curation", what, "--env-file", &curator, &id]);
+        done.expect(0, &[]);
+    };
+    act("review");
+    act("accept");
+    let (home, _) = mount_of(&desk.sandbox);
+    let document = place(&home, &format!("drafts/{id}/record.json"));
+    let save = |version: &str| {
+        let mut value: Value = serde_json::from_slice(&fs::read(&document).unwrap()).unwrap();
+        value["metadata"]["version"] = json!(version);
+        fs::write(&document, value.to_string()).unwrap();
+    };
+    let error = || {
+        let mut value = vec![0; 4096];
+        let read = rustix::fs::getxattr(&document, "user.rdm.error", &mut value);
+        String::from_utf8(value[..read.unwrap_or(0)].to_vec()).unwrap()
+    };
+    desk.sandbox.reset_counts();
+    desk.run(&["check", &id])
+        .expect(0, &["can be published", "takes that back"]);
+    assert_eq!(
+        desk.sandbox.count(Route::PutDraft),
+        0,
+        "what is accepted is not touched by a check"
+    );
+    assert_eq!(error(), "");
+    save("2.0");
+    assert!(
+        error().contains("took back that its curation was accepted"),
+        "{}",
+        error()
+    );
+    home.run(["status", text(&home.mountpoint())]).expect(
+        0,
+        &[
+            "took back that its curation was accepted",
+            "rdmfs curation status",
+        ],
+    );
+    desk.run(&["check", &id]).expect(
+        1,
+        &["'resubmitted', because a change of the draft took an acceptance back"],
+    );
+    desk.run(&["curation", "status", &id])
+        .expect(0, &["resubmitted", "took its acceptance back"]);
+    act("review");
+    act("critique");
+    save("3.0");
+    desk.run(&["curation", "resubmit", &id]).expect(0, &[]);
+    let found = desk.run(&["check", &id]);
+    assert!(
+        !found
+            .expect(1, &["'resubmitted'"])
+            .stdout
+            .contains("took an acceptance back")
+    );
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn a_decision_of_a_curator_whose_answer_was_lost_is_no_failure() {
+    let desk = Desk::that_curates();
+    let id = desk.ready();
+    let curator = env_of(&desk.home, &desk.sandbox, "curator", BOB);
+    desk.run(&["curation", "submit", "--yes", &id]).expect(0, &[]);
+    for what in ["review", "accept"] {
+        desk.sandbox.fault(
+            Fault::on(Route::Act)
+                .times(1)
+                .then(Effect::ErrorAfterSuccess(504)),
+        );
+        desk.home
+            .run(["curation", what, "--env-file", &curator, &id])
+            .expect(0, &[&id]);
+    }
+    desk.run(&["publish", "--yes", &id]).expect(0, &["published"]);
+}
+
+#[test]
+fn who_is_not_trusted_makes_no_draft_and_is_told_so() {
+    let desk = Desk::that_curates();
+    let newcomer = env_of(&desk.home, &desk.sandbox, "newcomer", NEWCOMER);
+    desk.home
+        .run(["new", "Too early", "--env-file", &newcomer])
+        .expect(1, &["make a draft", "its user may do this"]);
+}
+
+#[test]
+fn publish_shows_in_which_communities_it_will_be_seen() {
+    let desk = Desk::new();
+    let community = desk.home.file(
+        "c.json",
+        r#"{"slug": "climate", "access": {"visibility": "public", "review_policy": "open"},
+            "metadata": {"title": "Climate"}}"#,
+    );
+    desk.run(&["api", "POST", "communities", "--data", &format!("@{community}")])
+        .expect(0, &[]);
+    let id = desk.ready();
+    desk.run(&["publish", "--yes", &id]).expect(0, &[]);
+    let put = r#"{"communities": [{"id": "climate"}]}"#;
+    let put = desk.home.file("p.json", put);
+    desk.run(&[
+        "api",
+        "POST",
+        &format!("records/{id}/communities"),
+        "--data",
+        &format!("@{put}"),
+    ])
+    .expect(0, &[]);
+    desk.run(&["edit", &id]).expect(0, &[]);
+    desk.run(&["publish", "--yes", &id])
+        .expect(0, &["in:      ", "climate", "an edit of what is published"]);
+}
+
+#[test]
+fn publish_waits_for_the_uploads_of_every_mount() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Written from two places").file("a.csv", "1"));
+    let (one, _) = mount_of(&sandbox);
+    let (other, _) = mount_of(&sandbox);
+    sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(3))),
+    );
+    let late = place(&other, &format!("drafts/{draft}/late.bin"));
+    let writer = std::thread::spawn(move || fs::write(late, vec![7; 100_000]).unwrap());
+    sandbox.wait_until("it is on its way", |_| sandbox.count(Route::PutContent) == 1);
+    let folder = place(&one, &format!("drafts/{draft}"));
+    one.run(["publish", "--yes", text(&folder)])
+        .expect(0, &["late.bin", "published"]);
+    writer.join().unwrap();
+    assert_eq!(sandbox.record_file(&draft, "late.bin").unwrap().size, 100_000);
+    for home in [&one, &other] {
+        home.unmount(&[]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn a_draft_that_is_dropped_takes_what_is_on_its_way_along() {
+    let (home, sandbox, draft) = mounted_with_token(&["--close-wait", "0s"]);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    sandbox.fault(
+        Fault::on(Route::PutContent)
+            .times(1)
+            .then(Effect::Delay(std::time::Duration::from_secs(3))),
+    );
+    fs::write(folder.join("slow.bin"), vec![7; 100_000]).unwrap();
+    sandbox.wait_until("it is on its way", |_| sandbox.count(Route::PutContent) == 1);
+    let told = home.run(["discard", "--yes", "--json", text(&folder)]);
+    assert_eq!(parsed(told.expect(0, &[]))["unsent_files_dropped"], 1);
+    assert!(sandbox.draft_metadata(&draft).is_none() && !folder.exists());
+    let left = home.run(["uploads", "--json", text(&home.mountpoint())]);
+    assert_eq!(parsed(&left), json!([]));
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn a_mount_that_only_reads_is_no_place_for_a_new_draft() {
+    let sandbox = Sandbox::start();
+    let home = Home::new();
+    let token = home.file("token", ALICE);
+    home.mount(&["--token-file", &token, "--read-only"], &sandbox.url())
+        .expect(0, &["signed in"]);
+    let made = home.run(["new", "Nowhere to write", "--mount", text(&home.mountpoint())]);
+    assert_eq!(made.expect(0, &[]).stdout.lines().count(), 1, "{made:#?}");
+    home.unmount(&[]).expect(0, &[]);
+}
+
+#[test]
+fn metadata_that_was_saved_in_a_mount_and_not_accepted_is_in_the_way_of_publishing() {
+    let sandbox = Sandbox::start();
+    let draft = sandbox.draft(NewRecord::titled("Half saved").file("a.csv", "1"));
+    let (home, _) = mount_of(&sandbox);
+    let folder = place(&home, &format!("drafts/{draft}"));
+    let wrong = r#"{"metadata": {"title": "Half saved", "publication_date": "yesterday"}}"#;
+    // What close() says, std does not pass on.
+    fs::write(folder.join("record.json"), wrong).unwrap();
+    let found = home.run(["check", text(&folder)]);
+    found.expect(1, &["record.json: "]);
+    home.run(["publish", "--yes", text(&folder)])
+        .expect(1, &["record.json", "does not get there by itself"]);
+    let right = r#"{"metadata": {"publication_date": "2026-11-22"}}"#;
+    fs::write(folder.join("record.json"), right).unwrap();
+    home.run(["publish", "--yes", text(&folder)])
+        .expect(0, &["published"]);
+    home.unmount(&[]).expect(0, &[]);
 }

@@ -43,10 +43,7 @@ fn without_an_accepted_request_publishing_is_not_ready(server: &Server) {
         error.waits_for_curation() && error.fields().is_empty(),
         "{error:?}"
     );
-    assert!(
-        server.owner.check_draft(&id).unwrap().is_ready(),
-        "nothing else is missing"
-    );
+    assert!(server.check(&id).is_ready(), "nothing else is missing");
     let (id, _) = curated(server, "Submitted");
     assert!(server.owner.publish(&id).unwrap_err().waits_for_curation());
 }
@@ -83,6 +80,7 @@ fn a_draft_is_submitted_reviewed_critiqued_resubmitted_accepted_and_published(se
             .act_on_request(&request.id, action, Some("As discussed"))
             .unwrap();
         assert_eq!(done.status, status);
+        assert!(!who.acceptance_was_taken_back(&done).unwrap(), "{action}");
     }
     let done = server.owner.request(&request.id).unwrap();
     assert!(!done.is_open);
@@ -185,7 +183,7 @@ fn a_change_takes_an_acceptance_back_and_saving_the_same_does_not(server: &Serve
     let title = unique("Taken back");
     let (id, request) = accepted(server, &title);
     let status = || server.owner.request(&request.id).unwrap().status;
-    server.owner.check_draft(&id).unwrap();
+    server.check(&id);
     server.owner.reserve_doi(&id).unwrap();
     server.add(&id, "b", b"2").unwrap();
     assert_eq!(status(), "accepted", "neither a check, nor a DOI, nor a file");
@@ -193,6 +191,10 @@ fn a_change_takes_an_acceptance_back_and_saving_the_same_does_not(server: &Serve
     changed["metadata"]["description"] = serde_json::json!("<p>More</p>");
     server.owner.update_draft(&id, &changed, None).unwrap();
     assert_eq!(status(), "resubmitted");
+    eventually("what happened is listed", || {
+        let request = server.owner.request(&request.id).unwrap();
+        server.owner.acceptance_was_taken_back(&request).unwrap()
+    });
     assert!(server.owner.publish(&id).unwrap_err().waits_for_curation());
 }
 

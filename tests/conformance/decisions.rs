@@ -5,7 +5,7 @@ use rdmfs::repository::Published;
 use rdmfs::repository::model::RecordId;
 use serde_json::json;
 
-use crate::server::{Server, document};
+use crate::server::{Server, document, eventually, unique};
 
 fn a_doi_is_reserved_once_and_given_back(server: &Server) {
     let id = server.draft("With a DOI", &[]);
@@ -47,7 +47,7 @@ fn a_check_names_what_is_missing_and_changes_nothing(server: &Server) {
         .create_draft(&json!({"metadata": {"title": "Only a title"}}))
         .unwrap();
     let id = saved.record.id;
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     let fields: Vec<&str> = check.problems.iter().map(|p| p.field.as_str()).collect();
     for field in [
         "metadata.creators",
@@ -63,14 +63,14 @@ fn a_check_names_what_is_missing_and_changes_nothing(server: &Server) {
 fn a_check_names_files_in_transfer_and_passes_when_all_is_there(server: &Server) {
     let id = server.draft("Nearly ready", &[("a", b"1")]);
     server.owner.start_files(&id, &["b"]).unwrap();
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     assert_eq!(check.problems, []);
     assert_eq!(check.pending.len(), 1);
     assert_eq!(&*check.pending[0].key, "b");
     assert_eq!(check.files.len(), 2);
     assert!(!check.is_ready());
     server.owner.delete_file(&id, "b").unwrap();
-    assert!(server.owner.check_draft(&id).unwrap().is_ready());
+    assert!(server.check(&id).is_ready());
     server.owner.publish(&id).unwrap();
 }
 
@@ -78,7 +78,7 @@ fn a_metadata_only_draft_passes_the_check_without_files(server: &Server) {
     let mut document = document("Metadata only");
     document["files"]["enabled"] = json!(false);
     let id = server.draft_like(&document, &[]);
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     assert!(check.is_ready(), "{:?}", check.problems);
     server.owner.publish(&id).unwrap();
 }
@@ -117,6 +117,47 @@ fn a_refused_publish_names_the_fields(server: &Server) {
     assert!(!error.waits_for_curation());
 }
 
+fn a_new_version_that_was_begun_is_given_again_and_comes_after_the_latest(server: &Server) {
+    let first = server.record("First", &[("a", b"1")]);
+    let says_more =
+        || server.owner.record(&first).unwrap().document()["versions"]["is_latest_draft"] == false;
+    assert!(!says_more());
+    let second = server.owner.new_version(&first).unwrap().id;
+    assert!(says_more(), "by which a lost answer is found out");
+    assert_eq!(server.owner.new_version(&first).unwrap().id, second);
+    server.add(&second, "b", b"2").unwrap();
+    server
+        .owner
+        .update_draft(&second, &document("Second"), None)
+        .unwrap();
+    server.owner.publish(&second).unwrap();
+    // Whichever is named, it is the latest that is gone on from.
+    let third = server.owner.new_version(&first).unwrap();
+    assert_eq!(third.title, "Second");
+    let files = server.owner.import_files(&third.id).unwrap();
+    assert_eq!(files.iter().map(|file| &*file.key).collect::<Vec<_>>(), ["b"]);
+}
+
+fn a_draft_is_found_by_its_reserved_doi_and_a_check_leaves_that(server: &Server) {
+    let id = server.draft(&unique("Reserved"), &[("a", b"1")]);
+    let doi = server.owner.reserve_doi(&id).unwrap();
+    let doi = doi.doi().unwrap();
+    eventually("it is found", || {
+        let found = server.owner.draft_by_doi(doi).unwrap();
+        found.is_some_and(|draft| draft.id == id)
+    });
+    assert!(server.owner.record_by_doi(doi).is_err(), "it is no record yet");
+    assert_eq!(server.check(&id).draft.doi(), Some(doi));
+    let draft = server.owner.draft(&id).unwrap();
+    let revision = draft.revision;
+    assert!(server.owner.look_at_draft(draft).unwrap().is_ready());
+    assert_eq!(
+        server.owner.draft(&id).unwrap().revision,
+        revision,
+        "looking saves nothing"
+    );
+}
+
 fn files_are_taken_over_into_a_new_version_once(server: &Server) {
     let id = server.record("Version one", &[("a", b"1"), ("dir/b", b"22")]);
     let next = server.owner.new_version(&id).unwrap().id;
@@ -138,5 +179,7 @@ crate::on_both![
     a_metadata_only_draft_passes_the_check_without_files,
     publishing_for_sure_a_second_time_does_no_harm,
     a_refused_publish_names_the_fields,
+    a_new_version_that_was_begun_is_given_again_and_comes_after_the_latest,
+    a_draft_is_found_by_its_reserved_doi_and_a_check_leaves_that,
     files_are_taken_over_into_a_new_version_once,
 ];

@@ -68,7 +68,7 @@ fn zenodos_own_form_is_never_read_nor_written() {
         panic!("listed")
     };
     assert_eq!(&*files[0].key, "a.txt");
-    let check = server.owner.check_draft(&id).unwrap();
+    let check = server.check(&id);
     assert!(check.is_ready(), "{:?}", check.problems);
     assert_eq!(server.owner.publish(&id).unwrap().title, "In its own form");
     assert!(
@@ -283,7 +283,7 @@ fn a_new_version_has_no_date_in_version_twelve_and_the_check_says_so() {
     let id = server.record("One", &[("a", b"1")]);
     let next = server.owner.new_version(&id).unwrap().id;
     server.owner.import_files(&next).unwrap();
-    let check = server.owner.check_draft(&next).unwrap();
+    let check = server.check(&next);
     let fields: Vec<&str> = check
         .problems
         .iter()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdm_sandbox::{Flavour, Options, Sandbox};
 use rdmfs::error::Result;
 use rdmfs::repository::model::{FileEntry, FilePlace, Md5, Owner, RecordId};
-use rdmfs::repository::{Download, Limits, Repository, Settings, Token, Upload};
+use rdmfs::repository::{Check, Download, Limits, Repository, Settings, Token, Upload};
 use serde_json::{Value, json};
 
 /// A repository, seen by its owner of things, by another user and by a guest.
@@ -111,6 +111,12 @@ impl Server {
         let id = self.draft(title, files);
         self.owner.publish(&id).unwrap();
         id
+    }
+
+    /// What is still in the way of publishing a draft.
+    pub fn check(&self, id: &RecordId) -> Check {
+        let draft = self.owner.draft(id).unwrap();
+        self.owner.check_draft(draft).unwrap()
     }
 
     /// Start, PUT, commit.

@@ -94,7 +94,10 @@ fn submit_draft(arguments: &SubmitArguments, names: &[String], target: &Target) 
         .with_advice(format!("rdmfs requests cancel {} takes it back.", request.id)));
     }
     // Servers take drafts in that can't be published, and fail when they are accepted.
-    if let Ok(check) = repository.check_draft(id)
+    let check = repository
+        .draft(id)
+        .and_then(|draft| repository.check_draft(draft));
+    if let Ok(check) = check
         && !check.problems.is_empty()
     {
         terminal::note(format_args!("as draft {id} is now, it could not be published:"));

@@ -28,7 +28,9 @@ Examples:
   rdmfs check --json abcde-12345 | jq .problems
 
 What is wrong with a field is said as 'field: message'. The exit code is 0 if it can be
-published, and 1 if not. The draft is saved as it is for that, and stays what it is.";
+published, and 1 if not. The draft is saved as it is for that, since a repository tells what it misses
+in no other way: its content stays, its date and revision grow. One that curators have
+accepted is not saved, and looked at here alone.";
 
 /// What was found.
 pub struct Findings {
@@ -57,20 +59,27 @@ impl Findings {
     /// If one of them doesn't answer.
     pub fn of(target: &Target) -> Result<Findings> {
         let repository = &target.place.repository;
-        // Which there is no draft for, is said better than by the check.
-        draft_of(target)?;
-        let check = repository.check_draft(&target.id)?;
+        let draft = draft_of(target)?;
+        let curation::Standing { request, obstacle } = curation::standing(repository, &draft)?;
+        let accepted = request
+            .as_ref()
+            .is_some_and(|request| request.status == "accepted");
+        // What was accepted is not touched, not even by saving the same again.
+        let check = if accepted && !draft.is_published {
+            repository.look_at_draft(draft)?
+        } else {
+            repository.check_draft(draft)?
+        };
         let mut others = Vec::new();
         if let Some(review) = review_in_the_way(repository, &check)? {
             others.push(review);
         }
-        let (curation, obstacle) = curation::standing(repository, &check.draft)?;
         others.extend(obstacle);
         Ok(Findings {
             pending: pending::of(&target.place, &target.id)?,
             check,
             others,
-            curation,
+            curation: request,
         })
     }
 
@@ -115,7 +124,9 @@ impl Findings {
         lines
     }
 
-    fn value(&self, target: &Target) -> Value {
+    /// All of it for programs.
+    #[must_use]
+    pub fn value(&self, target: &Target) -> Value {
         let mut value = draft_value(&target.place, &self.check.draft);
         value["ready"] = json!(self.is_ready());
         value["problems"] = ask::fields_value(&self.check.problems);

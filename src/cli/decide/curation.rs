@@ -130,6 +130,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     if request.status == "accepted" {
         terminal::note(WARNING);
+    } else if target.place.repository.acceptance_was_taken_back(&request)? {
+        terminal::note("a change of the draft took its acceptance back");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -171,7 +173,14 @@ fn submit(target: &Target, consent: Consent) -> Result<Option<Request>> {
 fn act(target: &Target, action: &str, step: &Step) -> Result<Request> {
     let repository = &target.place.repository;
     let request = request_of(target)?;
-    let outcome = repository.act_on_request(&request.id, action, step.comment.as_deref());
+    let outcome = match repository.act_on_request(&request.id, action, step.comment.as_deref()) {
+        // Was it carried out?
+        Err(error) if error.kind().is_passing() => match repository.request(&request.id) {
+            Ok(now) if now.status == status_after(action) && now.status != request.status => Ok(now),
+            _ => Err(error),
+        },
+        outcome => outcome,
+    };
     outcome.map_err(|error| match error.kind() {
         Kind::Refused | Kind::Denied => {
             let allowed = if request.actions.is_empty() {
@@ -188,6 +197,19 @@ fn act(target: &Target, action: &str, step: &Step) -> Result<Request> {
     })
 }
 
+/// The status that an action leads to.
+fn status_after(action: &str) -> &str {
+    match action {
+        "resubmit" => "resubmitted",
+        "cancel" => "cancelled",
+        "critique" => "critiqued",
+        "accept" => "accepted",
+        "decline" => "declined",
+        // `review` is called like its status.
+        other => other,
+    }
+}
+
 fn request_of(target: &Target) -> Result<Request> {
     let id = &target.id;
     target.place.repository.curation_of(id)?.ok_or_else(|| {
@@ -201,18 +223,30 @@ fn request_of(target: &Target) -> Result<Request> {
     })
 }
 
-/// The curation request of a draft, and whether one is in the way of publishing it. That there is none may only mean that it
-/// is not listed yet: the server decides then.
+/// How a draft stands with the curators.
+#[derive(Default)]
+pub struct Standing {
+    /// Its request, if there is one.
+    pub request: Option<Request>,
+    /// What is in the way of publishing it.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// How a draft stands with the curators. That there is no request may only mean that it is not listed yet: the server decides
+/// then.
 ///
 /// # Errors
 /// If the repository can't be asked.
-pub fn standing(repository: &Repository, draft: &Record) -> Result<(Option<Request>, Option<Obstacle>)> {
+pub fn standing(repository: &Repository, draft: &Record) -> Result<Standing> {
     let Some(rules) = repository.curation_rules()? else {
-        return Ok((None, None));
+        return Ok(Standing::default());
     };
     let request = repository.curation_of(&draft.id)?;
     if rules.is_privileged || (draft.is_published && rules.publishing_edits) {
-        return Ok((request, None));
+        return Ok(Standing {
+            request,
+            obstacle: None,
+        });
     }
     let id = &draft.id;
     let obstacle = match &request {
@@ -223,8 +257,13 @@ pub fn standing(repository: &Repository, draft: &Record) -> Result<(Option<Reque
         Some(request) if request.status == "accepted" => None,
         Some(request) => Some(Obstacle {
             what: format!(
-                "it has to be accepted by the curators; the request is '{}'",
-                printable(&request.status)
+                "it has to be accepted by the curators; the request is '{}'{}",
+                printable(&request.status),
+                if repository.acceptance_was_taken_back(request)? {
+                    ", because a change of the draft took an acceptance back"
+                } else {
+                    ""
+                }
             ),
             advice: if request.allows("resubmit") {
                 format!("change what they ask for, then rdmfs curation resubmit {id}")
@@ -233,7 +272,7 @@ pub fn standing(repository: &Repository, draft: &Record) -> Result<(Option<Reque
             },
         }),
     };
-    Ok((request, obstacle))
+    Ok(Standing { request, obstacle })
 }
 
 /// The server's empty refusal to publish, in words.

@@ -9,7 +9,7 @@ use super::{About, draft_of, pending, tell};
 use crate::cli::ask::Consent;
 use crate::cli::terminal::printable;
 use crate::cli::units::Size;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// Drop a draft and its files, or the edit of a published record; asks first
 #[derive(Args)]
@@ -51,24 +51,40 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             Size(bytes)
         )
     };
-    if !unsent.is_empty() {
+    // What an earlier mount left, only a daemon drops.
+    let in_mounts = unsent.iter().filter(|listed| listed.mountpoint.is_some()).count();
+    if in_mounts > 0 {
         question.push_str(&format!(
-            " {} files that this machine has not sent yet are dropped, too.",
-            unsent.len()
+            " {in_mounts} files that this machine has not sent yet are dropped, too."
         ));
     }
     if !arguments.consent.to(&question)? {
         return Ok(ExitCode::FAILURE);
     }
-    repository.delete_draft(id)?;
-    pending::drop_all(&unsent);
+    repository.delete_draft(id).map_err(|error| {
+        let review = || {
+            repository
+                .review(id)
+                .ok()
+                .flatten()
+                .filter(|review| review.is_open)
+        };
+        match (error.kind(), review()) {
+            (Kind::Refused | Kind::Denied, Some(review)) => error.with_advice(format!(
+                "Take it back from the community first: rdmfs requests cancel {}.",
+                review.id
+            )),
+            _ => error,
+        }
+    })?;
+    let dropped = pending::drop_all(&unsent);
     tell(&target.place, &draft);
     arguments.about.output.say(
         &json!({
             "id": id.as_str(),
             "title": draft.title,
             "discarded": if draft.is_published { "edit" } else { "draft" },
-            "unsent_files_dropped": unsent.len(),
+            "unsent_files_dropped": dropped,
         }),
         format_args!("dropped {id}"),
     );

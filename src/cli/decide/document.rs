@@ -47,8 +47,10 @@ fn understand(text: &[u8]) -> std::result::Result<Map<String, Value>, String> {
         Ok(_) => return Err("holds JSON, but no object".into()),
         Err(error) => return Err(format!("is no JSON: {error}")),
     };
-    if object.contains_key("metadata") {
-        return Ok(object);
+    match object.get("metadata") {
+        Some(Value::Object(_)) => return Ok(object),
+        Some(_) => return Err("has something in \"metadata\" that is no object".into()),
+        None => {}
     }
     Ok(Map::from_iter([("metadata".to_owned(), Value::Object(object))]))
 }
@@ -68,6 +70,12 @@ pub fn of_new_draft(given: Map<String, Value>, title: Option<&str>, without_file
     }
     if let Some(title) = title {
         document["metadata"]["title"] = json!(title);
+    }
+    // A DOI that was given elsewhere can be taken along; one that this or another repository made can't be had again.
+    if let Some(doi) = given.get("pids").and_then(|pids| pids.get("doi"))
+        && doi.get("provider").and_then(Value::as_str) == Some("external")
+    {
+        document["pids"] = json!({"doi": {"identifier": doi["identifier"], "provider": "external"}});
     }
     if without_files {
         document["files"] = json!({"enabled": false});
@@ -98,7 +106,14 @@ mod tests {
             let given = understand(text.as_bytes()).unwrap();
             assert_eq!(given["metadata"]["title"], "Ozone", "{text}");
         }
-        for wrong in ["", "[]", "{", "\"title\""] {
+        for wrong in [
+            "",
+            "[]",
+            "{",
+            "\"title\"",
+            r#"{"metadata": []}"#,
+            r#"{"metadata": null}"#,
+        ] {
             understand(wrong.as_bytes()).unwrap_err();
         }
     }
@@ -120,6 +135,14 @@ mod tests {
         );
         let document = of_new_draft(Map::new(), Some("New"), true);
         assert_eq!(document["files"], json!({"enabled": false}));
+        let given = understand(
+            br#"{"pids": {"doi": {"identifier": "10.1/x", "provider": "external"}}, "metadata": {"title": "Old"}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            of_new_draft(given, None, false)["pids"]["doi"]["identifier"],
+            "10.1/x"
+        );
         assert!(gives(&document, "metadata.title") && !gives(&document, "metadata.creators"));
     }
 }

@@ -43,8 +43,8 @@ pub enum Decision {
 /// A record or draft, and how to get at it.
 #[derive(Args)]
 struct About {
-    /// An id, or the path of a record or draft in a mount
-    #[arg(value_name = "ID|PATH")]
+    /// An id, the path of a record or draft in a mount, a DOI, or the address of a page
+    #[arg(value_name = "ID|PATH|DOI|URL")]
     target: PathBuf,
     #[command(flatten)]
     access: Access,
@@ -66,19 +66,19 @@ impl About {
 /// # Errors
 /// If what is named isn't there, or it is refused.
 pub fn run(decision: &Decision) -> Result<ExitCode> {
-    let done = match decision {
-        Decision::New(new) => new.output.end(new::run(new)),
-        Decision::Edit(edit) => edit.about.output.end(begin::edit(edit)),
-        Decision::NewVersion(version) => version.about.output.end(begin::new_version(version)),
-        Decision::ImportFiles(import) => import.about.output.end(begin::import_files(import)),
-        Decision::ReserveDoi(reserve) => reserve.about.output.end(doi::reserve(reserve)),
-        Decision::ReleaseDoi(release) => release.about.output.end(doi::release(release)),
-        Decision::Check(check) => check.about.output.end(check::run(check)),
-        Decision::Publish(publish) => publish.about.output.end(publish::run(publish)),
-        Decision::Discard(discard) => discard.about.output.end(discard::run(discard)),
-        Decision::Curation(curation) => curation.output().end(curation::run(curation)),
+    let (output, done) = match decision {
+        Decision::New(new) => (new.output, new::run(new)),
+        Decision::Edit(edit) => (edit.about.output, begin::edit(edit)),
+        Decision::NewVersion(version) => (version.about.output, begin::new_version(version)),
+        Decision::ImportFiles(import) => (import.about.output, begin::import_files(import)),
+        Decision::ReserveDoi(reserve) => (reserve.about.output, doi::reserve(reserve)),
+        Decision::ReleaseDoi(release) => (release.about.output, doi::release(release)),
+        Decision::Check(check) => (check.about.output, check::run(check)),
+        Decision::Publish(publish) => (publish.about.output, publish::run(publish)),
+        Decision::Discard(discard) => (discard.about.output, discard::run(discard)),
+        Decision::Curation(curation) => (curation.output(), curation::run(curation)),
     };
-    done.map_err(advised)
+    output.end(done.map_err(advised))
 }
 
 /// A draft for programs: what it is, and where.
@@ -109,24 +109,21 @@ fn draft_of(target: &Target) -> Result<Record> {
         Ok(draft) => return Ok(draft),
         Err(error) => error,
     };
-    if error.kind() == Kind::NotFound && is_published(target) {
-        return Err(Error::new(
-            Kind::NotFound,
-            format!("{id} is published, and no draft of it is there"),
-        )
-        .with_advice(format!(
-            "rdmfs edit {id} begins to edit it, rdmfs new-version {id} makes a new version."
-        )));
+    if error.kind() != Kind::NotFound {
+        return Err(error);
     }
-    Err(error)
-}
-
-fn is_published(target: &Target) -> bool {
-    target
-        .place
-        .repository
-        .record(&target.id)
-        .is_ok_and(|record| record.id == target.id)
+    let Ok(record) = repository.record(id) else {
+        return Err(error);
+    };
+    let id = &record.id;
+    let what = if *id == target.id {
+        format!("{id} is published, and no draft of it is there")
+    } else {
+        format!("{} stands for all versions of {id}, and is no draft", target.id)
+    };
+    Err(Error::new(Kind::NotFound, what).with_advice(format!(
+        "rdmfs edit {id} begins to edit it, rdmfs new-version {id} makes a new version."
+    )))
 }
 
 /// What all that show a record or draft ask for anew, when it was changed.

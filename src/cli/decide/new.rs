@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
     /// Choose this community for it; it is not submitted yet
-    #[arg(long, value_name = "SLUG")]
+    #[arg(long, value_name = "SLUG|UUID")]
     community: Option<String>,
     /// It will have no files
     #[arg(long)]
@@ -62,14 +62,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let place = Place::of(&arguments.access)?;
     let repository = place.signed_in()?;
-    let saved = repository.create_draft(&document).map_err(maybe_made)?;
-    let draft = saved.record;
-    tell::changed(&place, &[&draft.id]);
-    let chosen = arguments
+    // One that isn't there is better known before there is a draft for it.
+    let community = arguments
         .community
         .as_deref()
-        .map(|slug| repository.set_review(&draft.id, slug))
-        .transpose();
+        .map(|name| repository.community(name))
+        .transpose()?;
+    let saved = repository.create_draft(&document).map_err(maybe_made)?;
+    let draft = saved.record;
+    let chosen = community.as_ref().map_or(Ok(()), |community| {
+        repository.set_review(&draft.id, &community.id).map(drop)
+    });
+    tell::changed(&place, &[&draft.id]);
     let mut value = draft_value(&place, &draft);
     let missing: Vec<FieldError>;
     let refused: Vec<FieldError>;
@@ -80,26 +84,30 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .partition(|problem| document::gives(&document, &problem.field));
     value["not_accepted"] = ask::fields_value(&refused);
     value["missing"] = ask::fields_value(&missing);
-    value["community"] = arguments.community.as_deref().map_or(Value::Null, Value::from);
-    arguments.output.say(&value, draft_lines(&place, &draft));
+    value["community"] = community
+        .filter(|_| chosen.is_ok())
+        .map_or(Value::Null, |community| Value::from(community.slug));
     let id = &draft.id;
-    // The draft is there, whatever else failed: it was said before.
-    if let Err(error) = &chosen {
-        terminal::note(format_args!(
-            "draft {id} was made, but the community was not chosen: {error}"
-        ));
-    }
+    // The draft is there, whatever else failed.
+    let lines = draft_lines(&place, &draft);
     if !refused.is_empty() {
-        terminal::note(format_args!(
-            "draft {id} was made, but not all of its metadata was accepted:"
-        ));
-        ask::field_lines(&refused).iter().for_each(terminal::complain);
+        let error = Error::new(
+            Kind::Refused,
+            format!("draft {id} was made, but not all of its metadata was accepted"),
+        )
+        .with_fields(refused)
+        .with_advice(format!("rdmfs edit {id} --metadata FILE corrects it."));
+        if let Err(error) = chosen {
+            terminal::note(format_args!("the community was not chosen, either: {error}"));
+        }
+        return Ok(arguments.output.end_halfway(value, lines, &error));
     }
-    Ok(if chosen.is_ok() && refused.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    if let Err(error) = chosen {
+        let error = error.during(format!("draft {id} was made, but the community was not chosen"));
+        return Ok(arguments.output.end_halfway(value, lines, &error));
+    }
+    arguments.output.say(&value, lines);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn maybe_made(error: Error) -> Error {

@@ -16,6 +16,8 @@ use crate::status::{Upload, UploadState};
 
 /// An upload that is done in this time needs no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than any pause between two tries of an upload, and than most repositories limit requests for.
+const STANDSTILL: Duration = Duration::from_secs(10 * 60);
 
 /// The uploads of a draft.
 ///
@@ -71,8 +73,9 @@ fn line(listed: &Listed) -> String {
 /// Waits until all that moves has arrived, with bars if it takes over a second.
 ///
 /// # Errors
-/// `NotReady` with a line for each file that does not arrive by itself.
+/// `NotReady` with a line for each file that does not arrive by itself, or if nothing arrives for [`STANDSTILL`].
 pub fn drain(place: &Place, id: &RecordId) -> Result<()> {
+    let mut movement = Movement::default();
     let began = Instant::now();
     let mut shown: Option<Progress> = None;
     loop {
@@ -84,16 +87,24 @@ pub fn drain(place: &Place, id: &RecordId) -> Result<()> {
         let moves = |listed: &Listed| listed.upload.state.moves() && listed.mountpoint.is_some();
         if let Some(stuck) = pending.iter().find(|listed| !moves(listed)) {
             drop(shown);
-            lines(&pending).iter().for_each(terminal::complain);
-            return Err(Error::new(
-                Kind::NotReady,
-                format!(
+            return Err(not_there(
+                &pending,
+                &format!(
                     "{} of draft {id} is not on the server, and does not get there by itself",
                     printable(&stuck.upload.key)
                 ),
-            )
-            .with_advice(
                 "Close it, decide about it (rdmfs uploads), or mount the repository; then try again.",
+            ));
+        }
+        if movement.stands_still(&pending, round) {
+            drop(shown);
+            return Err(not_there(
+                &pending,
+                &format!(
+                    "no file of draft {id} has got on for {} minutes",
+                    STANDSTILL.as_secs() / 60
+                ),
+                "They are kept and sent when the repository takes them (rdmfs status tells more); try again then.",
             ));
         }
         if began.elapsed() > PATIENCE {
@@ -103,17 +114,53 @@ pub fn drain(place: &Place, id: &RecordId) -> Result<()> {
                 uploads: &uploads,
                 downloads: &[],
             };
-            shown.get_or_insert_with(Progress::new).update(&[seen]);
+            shown
+                .get_or_insert_with(Progress::beside_a_result)
+                .update(&[seen]);
         }
         std::thread::sleep(PACE.saturating_sub(round.elapsed()));
     }
 }
 
-/// Drops what was not sent of a draft that is gone.
-pub fn drop_all(pending: &[Listed]) {
+/// Says for each file why it is not on the server.
+fn not_there(pending: &[Listed], what: &str, advice: &'static str) -> Error {
+    lines(pending).iter().for_each(terminal::complain);
+    Error::new(Kind::NotReady, what.to_owned()).with_advice(advice)
+}
+
+/// Whether uploads get on: their number or their bytes change.
+#[derive(Default)]
+struct Movement {
+    last: Option<(usize, u64, Instant)>,
+}
+
+impl Movement {
+    fn stands_still(&mut self, pending: &[Listed], now: Instant) -> bool {
+        let sent = pending.iter().map(|listed| listed.upload.sent).sum();
+        match self.last {
+            Some((count, before, since)) if (count, before) == (pending.len(), sent) => {
+                now.saturating_duration_since(since) >= STANDSTILL
+            }
+            _ => {
+                self.last = Some((pending.len(), sent, now));
+                false
+            }
+        }
+    }
+}
+
+/// Drops what was not sent of a draft that is gone. Returns how many files that were; what no daemon keeps is only named.
+pub fn drop_all(pending: &[Listed]) -> usize {
     let mut told: Vec<(&std::path::Path, u64)> = Vec::new();
+    let mut dropped = 0;
     for listed in pending {
+        let key = printable(&listed.upload.key);
         let Some(mountpoint) = listed.mountpoint.as_deref() else {
+            terminal::note(format_args!(
+                "{key} of an earlier mount is still kept on this machine; once the repository is mounted, rdmfs uploads \
+                 discard {} drops it",
+                listed.upload.id
+            ));
             continue;
         };
         // One number may stand for a closed and an unclosed version.
@@ -122,11 +169,28 @@ pub fn drop_all(pending: &[Listed]) {
         }
         told.push((mountpoint, listed.upload.id));
         match control::send(mountpoint, &format!("discard {}", listed.upload.id)) {
-            Ok(()) => {}
-            Err(error) => terminal::note(format_args!(
-                "{} is still kept on this machine: {error}",
-                printable(&listed.upload.key)
-            )),
+            Ok(()) => dropped += 1,
+            Err(error) => terminal::note(format_args!("{key} is still kept on this machine: {error}")),
         }
+    }
+    dropped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::uploads::listed;
+
+    #[test]
+    fn what_moves_is_waited_for_and_what_stands_still_is_not_for_ever() {
+        let mut movement = Movement::default();
+        let begun = Instant::now();
+        let mut pending = vec![listed(Some("/a"), "https://a", 1, UploadState::Waiting)];
+        assert!(!movement.stands_still(&pending, begun));
+        assert!(!movement.stands_still(&pending, begun + STANDSTILL / 2));
+        pending[0].upload.sent += 1;
+        assert!(!movement.stands_still(&pending, begun + STANDSTILL));
+        assert!(!movement.stands_still(&pending, begun + STANDSTILL + STANDSTILL / 2));
+        assert!(movement.stands_still(&pending, begun + 2 * STANDSTILL));
     }
 }

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::check::Findings;
-use super::{About, curation, is_published, pending};
+use super::{About, curation, draft_of, pending};
 use crate::cli::ask::Consent;
 use crate::cli::target::Target;
 use crate::cli::tell;
@@ -45,9 +45,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let target = arguments.about.find()?;
     let repository = &target.place.repository;
     match repository.draft(&target.id) {
-        Err(error) if error.kind() == Kind::NotFound && is_published(&target) => {
-            let record = repository.record(&target.id)?;
-            return Ok(say(arguments, &target, &Published::Before(record)));
+        Err(error) if error.kind() == Kind::NotFound => {
+            return match repository.record(&target.id) {
+                Ok(record) if record.id == target.id => {
+                    // A mount may not know it, if who published it did not live to tell.
+                    super::tell(&target.place, &record);
+                    Ok(say(arguments, &target, &Published::Before(record)))
+                }
+                _ => Err(draft_of(&target).err().unwrap_or(error)),
+            };
         }
         draft => drop(draft?),
     }
@@ -55,17 +61,28 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let found = Findings::of(&target)?;
     if !found.is_ready() {
         found.lines_besides_fields().iter().for_each(terminal::complain);
-        return Err(Error::new(
+        let error = Error::new(
             Kind::NotReady,
             format!("draft {} can't be published yet", target.id),
         )
-        .with_fields(found.check.problems)
-        .with_advice("Correct what is named; rdmfs check looks again."));
+        .with_fields(found.check.problems.clone())
+        .with_advice("Correct what is named; rdmfs check looks again.");
+        return Ok(arguments.about.output.end_refused(found.value(&target), &error));
     }
     let shown = what_becomes_public(&target, &found.check);
     terminal::tell(&shown);
     if !arguments.consent.to("Publish this? It can't be undone.")? {
         return Ok(ExitCode::FAILURE);
+    }
+    // While it was asked, something may have been written.
+    let late = pending::of(&target.place, &target.id)?;
+    if !late.is_empty() {
+        pending::lines(&late).iter().for_each(terminal::complain);
+        return Err(Error::new(
+            Kind::NotReady,
+            format!("files were written to draft {} since they were shown", target.id),
+        )
+        .with_advice("Publish again: it waits for them, and shows them too."));
     }
     let published = match repository.publish_for_sure(&target.id) {
         Ok(published) => published,
@@ -122,6 +139,9 @@ fn what_becomes_public(target: &Target, check: &Check) -> String {
         draft.doi().unwrap_or("a new one, if the repository gives one"),
         access_of(draft),
     );
+    for community in communities_of(draft) {
+        text.push_str(&format!("  in:      {community}\n"));
+    }
     if draft.files == Files::Disabled {
         text.push_str("  files:   none, metadata only\n");
         return text;
@@ -140,12 +160,39 @@ fn what_becomes_public(target: &Target, check: &Check) -> String {
     text
 }
 
+/// The communities that all versions of it are in, by title and name, or by what is known of them.
+fn communities_of(draft: &Record) -> Vec<String> {
+    let communities = draft
+        .document()
+        .get("parent")
+        .and_then(|parent| parent.get("communities"));
+    let list = |name: &str| communities.and_then(|all| all.get(name)?.as_array().cloned());
+    let text = |value: &Value, path: &str| value.pointer(path).and_then(Value::as_str).map(printable);
+    match list("entries") {
+        Some(entries) => entries
+            .iter()
+            .filter_map(|entry| {
+                let slug = text(entry, "/slug")?;
+                Some(match text(entry, "/metadata/title") {
+                    Some(title) => format!("{title} ({slug})"),
+                    None => slug,
+                })
+            })
+            .collect(),
+        None => list("ids")
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|id| id.as_str().map(printable))
+            .collect(),
+    }
+}
+
 fn kind_of(draft: &Record) -> &'static str {
     let version = draft
         .document()
         .get("versions")
         .and_then(|versions| versions.get("index"))
-        .and_then(serde_json::Value::as_u64);
+        .and_then(Value::as_u64);
     match (draft.is_published, version) {
         (true, _) => "an edit of what is published",
         (false, Some(2..)) => "a new version",
@@ -159,7 +206,7 @@ fn access_of(draft: &Record) -> String {
             .document()
             .get("access")
             .and_then(|access| access.get(name))
-            .and_then(serde_json::Value::as_str)
+            .and_then(Value::as_str)
             .unwrap_or("public")
             .to_owned()
     };
@@ -167,7 +214,7 @@ fn access_of(draft: &Record) -> String {
         .document()
         .get("access")
         .and_then(|access| access.pointer("/embargo/until"))
-        .and_then(serde_json::Value::as_str)
+        .and_then(Value::as_str)
         .map_or_else(String::new, |until| format!(", under embargo until {until}"));
     printable(&format!(
         "record {}, files {}{embargo}",

@@ -15,6 +15,8 @@ use clap::{Args, Subcommand};
 
 use crate::error::Result;
 
+#[cfg(test)]
+pub use inventory::tests::listed;
 pub use inventory::{Inventory, Listed};
 
 /// List files that are not safe on the server, and retry, discard or recover them

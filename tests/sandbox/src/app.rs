@@ -73,7 +73,7 @@ pub(crate) const NOBODY: User = User {
     link: None,
 };
 
-pub(crate) const USERS: [User; 3] = [
+pub(crate) const USERS: [User; 4] = [
     User {
         id: 2,
         name: "alice",
@@ -93,6 +93,13 @@ pub(crate) const USERS: [User; 3] = [
         name: "admin",
         token: "admin-token",
         admin: true,
+        link: None,
+    },
+    User {
+        id: 5,
+        name: "newcomer",
+        token: "newcomer-token",
+        admin: false,
         link: None,
     },
 ];

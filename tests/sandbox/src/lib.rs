@@ -87,6 +87,9 @@ pub const BOB: &str = "bob-token";
 /// The token of an administrator, who can delete records.
 pub const ADMIN: &str = "admin-token";
 
+/// The token of somebody who is not trusted, where that counts.
+pub const NEWCOMER: &str = "newcomer-token";
+
 /// A running repository. It stops when this is dropped.
 pub struct Sandbox {
     app: Arc<App>,

@@ -43,6 +43,8 @@ pub struct Knobs {
     pub flavour: Flavour,
     /// Drafts need an accepted curation request before they are published; bob is the reviewer.
     pub curations: bool,
+    /// Only who is trusted makes drafts; `newcomer` is not.
+    pub trusted_only: bool,
     /// There are data management plans, `p1` and `p2`.
     pub plans: bool,
     /// What the server makes of a range request for a file's content.
@@ -81,6 +83,7 @@ impl Default for Knobs {
         Knobs {
             flavour: Flavour::V14,
             curations: false,
+            trusted_only: false,
             plans: false,
             mode: ContentMode::Ranges,
             latency: Duration::ZERO,
@@ -134,6 +137,7 @@ impl Flavour {
             },
             Flavour::TuWien => Knobs {
                 curations: true,
+                trusted_only: true,
                 plans: true,
                 max_body: None,
                 quota: 75 << 30,
@@ -241,6 +245,7 @@ pub(crate) struct KnobsPatch {
     checksum_delay_ms: Option<u64>,
     index_delay_ms: Option<u64>,
     curations: Option<bool>,
+    trusted_only: Option<bool>,
     plans: Option<bool>,
 }
 
@@ -261,6 +266,7 @@ impl KnobsPatch {
             }
         }
         set(&mut knobs.curations, self.curations);
+        set(&mut knobs.trusted_only, self.trusted_only);
         set(&mut knobs.plans, self.plans);
         set(&mut knobs.mode, self.mode);
         set(&mut knobs.latency, self.latency_ms.map(Duration::from_millis));
