@@ -196,7 +196,7 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
-    /// Blocks that are to be hashed and are still in memory.
+    /// Blocks that are still in memory.
     pub(super) fresh: Fresh,
     /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
     /// served or hashed.
@@ -310,6 +310,13 @@ impl State {
         }
     }
 
+    /// How many blocks could be hashed at once.
+    pub(super) fn unhashed_run(&self) -> u64 {
+        let next = self.hashed / BLOCK;
+        let end = self.presence.next_missing(next);
+        end.unwrap_or_else(|| blocks_in(self.size)).saturating_sub(next)
+    }
+
     /// A block that was there and was lost before it was hashed, because the disk changed it. Until it came again,
     /// nobody can tell whether what was served is right.
     fn lost_unhashed(&self) -> Option<u64> {
@@ -346,7 +353,7 @@ impl State {
     /// Forgets what was hashed.
     pub(super) fn forget_hash(&mut self) {
         self.hash = None;
-        self.fresh.clear();
+        self.fresh.clear_copies();
         self.hashed = 0;
         self.proved = false;
     }
@@ -354,6 +361,7 @@ impl State {
     /// Forgets all that was known of the bytes of a copy.
     pub(super) fn forget_bytes(&mut self) {
         self.forget_hash();
+        self.fresh.clear();
         self.sums = Vec::new();
     }
 
@@ -511,6 +519,10 @@ impl State {
         let Some(blocks) = self.blocks().cloned() else {
             return 0;
         };
+        if self.fresh.remove(block) {
+            // The map knows nothing of it.
+            return end - start;
+        }
         // If the map can't be written, the block's CRC still tells.
         if let Err(error) = blocks.unmark(block) {
             log::warn!("cache: can't write the map of {}: {error}", self.place);
