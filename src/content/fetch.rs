@@ -150,12 +150,6 @@ pub(super) struct Filler {
     pub(super) crc: crc32fast::Hasher,
     /// They.
     pub(super) pieces: Vec<Bytes>,
-    /// How many of them are on disk, in pieces and in bytes.
-    pub(super) written: (usize, u64),
-    /// The map says that it is there.
-    pub(super) is_marked: bool,
-    /// When it began to come.
-    pub(super) since: Instant,
 }
 
 impl Filler {
@@ -165,9 +159,6 @@ impl Filler {
             filled: 0,
             crc: crc32fast::Hasher::new(),
             pieces: Vec::new(),
-            written: (0, 0),
-            is_marked: false,
-            since: Instant::now(),
         }
     }
 

@@ -154,7 +154,7 @@ impl Content {
                 return ask.fail(Error::new(Kind::Internal, "bytes are present without a copy"));
             };
             let removals = blocks.removals();
-            let in_memory = state.fresh.soles(ask.offset / BLOCK, ask.end.div_ceil(BLOCK));
+            let in_memory = state.in_memory(ask.offset, ask.end);
             let (is_whole, stamp) = (state.is_complete(), state.stamp);
             drop(state);
             self.start(start);

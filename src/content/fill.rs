@@ -13,7 +13,7 @@ use super::fetch::{Break, Fetcher, Filler};
 use super::file::{Content, stopping};
 use super::fresh::{Fresh, Pieces};
 use super::hashing;
-use super::state::{Copy, Filling, Hasher, Path, State};
+use super::state::{Copy, Filling, Hasher, State};
 use super::verify::OrderedHash;
 use super::{Identity, Result};
 use crate::error::{Error, Kind};
@@ -32,9 +32,6 @@ const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 /// More pieces than this become one: each takes some memory, and may keep alive what came with it.
 const MOST_PIECES: usize = 64;
-
-/// So long a reader that reads on waits for the rest of a block. A block that takes longer is read as it comes.
-const MOMENT: Duration = Duration::from_millis(10);
 
 /// What has to give way at least when there is no room in memory.
 const ROOM_AT_ONCE: u64 = 16 * BLOCK;
@@ -79,6 +76,9 @@ impl Fetcher<'_> {
                     filler.crc.update(now);
                     filler.filled += now.len() as u64;
                     filler.pieces.push(piece.slice_ref(now));
+                    if filler.pieces.len() > MOST_PIECES {
+                        filler.pieces = vec![filler.pieces.concat().into()];
+                    }
                     self.written += now.len() as u64;
                 }
                 if filler.position() == end {
@@ -88,7 +88,8 @@ impl Fetcher<'_> {
             offset += length as u64;
             rest = later;
         }
-        self.publish(offset, blocks)
+        self.publish(offset);
+        Ok(())
     }
 
     /// Takes a block on, if it is missing and nobody else writes it.
@@ -106,7 +107,11 @@ impl Fetcher<'_> {
             if !is_mine {
                 return Ok(());
             }
-            fetch.filling = Some(Filling { block, filled: 0 });
+            fetch.filling = Some(Filling {
+                block,
+                filled: 0,
+                pieces: Vec::new(),
+            });
         }
         let (start, end) = span_of(block, self.size);
         self.wait_for_hash(start);
@@ -136,17 +141,6 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Writes what came of a block and is not on disk yet.
-    fn flush(&self, filler: &mut Filler, blocks: &Blocks) -> Result<(), Break> {
-        let (pieces, bytes) = filler.written;
-        self.write(blocks, filler.block * BLOCK + bytes, &filler.pieces[pieces..])?;
-        if filler.pieces.len() > MOST_PIECES {
-            filler.pieces = vec![filler.pieces.concat().into()];
-        }
-        filler.written = (filler.pieces.len(), filler.filled);
-        Ok(())
-    }
-
     fn write(&self, blocks: &Blocks, at: u64, pieces: &[Bytes]) -> Result<(), Break> {
         let what = || format!("write {} to the cache", self.content.stem);
         let Err(error) = blocks.write(at, pieces) else {
@@ -160,25 +154,15 @@ impl Fetcher<'_> {
         again.map_err(|error| Break::Failed(Error::local(what(), &error)))
     }
 
-    /// Tells readers how far the bytes are. Who waits for some of the block in hand gets them from the disk; if nobody does,
-    /// the block is written when all of it is there, if at all.
-    fn publish(&mut self, position: u64, blocks: &Blocks) -> Result<(), Break> {
-        let mut filler = self.filler.take();
-        let is_wanted = filler
-            .as_ref()
-            .is_some_and(|filler| filler.pieces.len() > MOST_PIECES || self.is_waited_for(filler));
-        let flushed = match &mut filler {
-            Some(filler) if is_wanted => self.flush(filler, blocks),
-            _ => Ok(()),
-        };
-        self.filler = filler;
-        flushed?;
+    /// Tells readers how far the bytes are.
+    fn publish(&mut self, position: u64) {
         let ready = {
             let mut state = self.content.lock();
             state.progress = Instant::now();
             let filled = self.filler.as_ref().map(|filler| Filling {
                 block: filler.block,
-                filled: filler.written.1,
+                filled: filler.filled,
+                pieces: filler.pieces.clone(),
             });
             let received = self.received;
             if let Some(fetch) = state.fetch(self.id) {
@@ -194,20 +178,6 @@ impl Fetcher<'_> {
         for ask in ready {
             self.content.attempt(ask);
         }
-        Ok(())
-    }
-
-    /// Whether the next that somebody lacks is among what came of a block, and the rest of it is not there in a moment.
-    fn is_waited_for(&self, filler: &Filler) -> bool {
-        let mut state = self.content.lock();
-        let is_part = state
-            .fetch(self.id)
-            .is_some_and(|fetch| matches!(fetch.path, Path::Part { .. }));
-        if !is_part && filler.since.elapsed() < MOMENT {
-            return false;
-        }
-        let mut lacking = state.waiters.iter().filter_map(|ask| state.lacks(ask));
-        lacking.any(|byte| byte / BLOCK == filler.block && byte < filler.position())
     }
 
     /// The block came: it is there, unless it completes the file. Then the checksum comes first.
@@ -224,16 +194,17 @@ impl Fetcher<'_> {
     }
 
     /// Tells whether the block is there now.
-    fn keep(&mut self, mut filler: Filler, blocks: &Arc<Blocks>) -> Result<bool, Break> {
+    fn keep(&mut self, filler: Filler, blocks: &Arc<Blocks>) -> Result<bool, Break> {
         let (block, crc) = (filler.block, filler.crc.clone().finalize());
+        let mut is_written = false;
         self.compare_with_first(block, crc)?;
         let mut fresh = self.hold(&filler, crc);
         loop {
-            if !fresh.as_ref().is_some_and(|fresh| fresh.is_sole) && !filler.is_marked {
-                self.flush(&mut filler, blocks)?;
+            if !fresh.as_ref().is_some_and(|fresh| fresh.is_sole) && !is_written {
+                self.write(blocks, block * BLOCK, &filler.pieces)?;
                 // Before anybody reads it back and compares.
                 self.mark(block, crc, blocks)?;
-                filler.is_marked = true;
+                is_written = true;
             }
             match self.settle(block, false, fresh.clone())? {
                 Settled::There => break,
@@ -253,8 +224,7 @@ impl Fetcher<'_> {
     /// Keeps a block in memory, if there is room: for the hash that will come there soon or, where nothing is kept, in the
     /// place of the disk.
     fn hold(&self, filler: &Filler, crc: u32) -> Option<Held> {
-        let is_sole =
-            self.store.keeps_nothing() && filler.written.1 == 0 && !self.store.pins().has(&self.content.stem);
+        let is_sole = self.store.keeps_nothing() && !self.store.pins().has(&self.content.stem);
         let is_for_hash = {
             let state = self.content.lock();
             state.hasher == Hasher::Follows && Fresh::is_near(filler.block, state.hashed / BLOCK)
@@ -263,8 +233,9 @@ impl Fetcher<'_> {
             return None;
         }
         let room = self.store.fresh.take().or_else(|| {
-            // What was passed gives way.
-            let freed = is_sole && self.store.punch_behind(self.content, ROOM_AT_ONCE) > 0;
+            // What was passed gives way, in a file of which it would go sooner or later.
+            let may_go = is_sole && !self.content.lock().has_room;
+            let freed = may_go && self.store.punch_behind(self.content, ROOM_AT_ONCE) > 0;
             freed.then(|| self.store.fresh.take()).flatten()
         })?;
         Some(Held {
@@ -275,7 +246,7 @@ impl Fetcher<'_> {
 
     /// Writes what is in memory alone: the copy is about to be complete, and such a copy is read from the disk.
     fn write_soles(&self, blocks: &Blocks) -> Result<(), Break> {
-        let soles = self.content.lock().fresh.soles(0, u64::MAX);
+        let soles = self.content.lock().fresh.soles(0..u64::MAX);
         for pieces in soles {
             self.write(blocks, pieces.block * BLOCK, &pieces.pieces)?;
             self.mark(pieces.block, pieces.crc, blocks)?;

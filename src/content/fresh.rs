@@ -4,7 +4,7 @@
 //! Filled by `fill.rs`, emptied by `hashing.rs` and by `evict.rs`, under the content's lock. Bounded for all files together.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,9 +60,9 @@ pub(super) struct Pieces {
     pub(super) block: u64,
     /// Its bytes.
     pub(super) pieces: Vec<Bytes>,
-    /// The CRC of them.
+    /// The CRC of a whole block.
     pub(super) crc: u32,
-    _held: Held,
+    _held: Option<Held>,
 }
 
 impl Pieces {
@@ -72,7 +72,17 @@ impl Pieces {
             block,
             pieces,
             crc,
-            _held: held,
+            _held: Some(held),
+        })
+    }
+
+    /// The first bytes of a block, of which the rest is still to come.
+    pub(super) fn begun(block: u64, pieces: Vec<Bytes>) -> Arc<Self> {
+        Arc::new(Pieces {
+            block,
+            pieces,
+            crc: 0,
+            _held: None,
         })
     }
 
@@ -142,10 +152,9 @@ impl Fresh {
         entry.is_sole.then_some(&entry.pieces)
     }
 
-    /// The sole copies from `from` on, below `end`.
-    pub(super) fn soles(&self, from: u64, end: u64) -> Vec<Arc<Pieces>> {
-        let range = (Bound::Included(from), Bound::Excluded(end.max(from)));
-        let soles = self.blocks.range(range).filter(|(_, entry)| entry.is_sole);
+    /// The sole copies among these blocks.
+    pub(super) fn soles(&self, blocks: Range<u64>) -> Vec<Arc<Pieces>> {
+        let soles = self.blocks.range(blocks).filter(|(_, entry)| entry.is_sole);
         soles.map(|(_, entry)| Arc::clone(&entry.pieces)).collect()
     }
 
@@ -202,7 +211,7 @@ mod tests {
         assert!(fresh.take(3, 9).is_empty());
         assert_eq!(fresh.first(3), Some(4));
         assert_eq!(numbers(&fresh.take(4, 9)), [4, 5]);
-        assert_eq!(numbers(&fresh.soles(0, 9)), [1, 5]);
+        assert_eq!(numbers(&fresh.soles(0..9)), [1, 5]);
         assert!(fresh.sole(1).is_some() && fresh.sole(4).is_none());
         fresh.is_written(1);
         assert!(!fresh.remove(1) && fresh.remove(5) && !fresh.remove(5));
@@ -241,7 +250,7 @@ mod tests {
         assert!(
             files
                 .iter()
-                .all(|file| file.soles(0, 100).len() == file.blocks.len())
+                .all(|file| file.soles(0..100).len() == file.blocks.len())
         );
         files.iter_mut().for_each(Fresh::clear);
         assert_eq!(room.taken.load(Ordering::Relaxed), 0);
