@@ -1258,6 +1258,35 @@ fn without_a_cache_nothing_is_kept_after_close() {
 }
 
 #[test]
+fn without_a_cache_every_byte_is_right_however_little_memory_there_is() {
+    for mode in [ContentMode::Ranges, ContentMode::Ignored] {
+        for memory in [0, 12 * BLOCK, 128 * MIB] {
+            // Of one all fits into the room that there is, so that it becomes complete; of the other it does not.
+            for size in [3 * MIB, 12 * MIB + 5] {
+                let world = World::new(mode, &[size]);
+                let store = world.store_with(|settings| {
+                    settings.limit = 0;
+                    settings.window = 2 * MIB;
+                    settings.memory = memory;
+                });
+                let reader = world.open(&store, 0);
+                world.check_all(&reader, 0);
+                for n in 0..20 {
+                    world.check(&reader, 0, n * 7_777_777 % size, 300_000);
+                }
+                let copy = reader.content().complete_file();
+                assert!(size > 4 * MIB || copy.is_some());
+                if let Some(mut copy) = copy {
+                    let mut bytes = Vec::new();
+                    copy.read_to_end(&mut bytes).unwrap();
+                    assert!(bytes == world.expected(0, 0, size), "the copy of {size} bytes");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_file_larger_than_the_cache_can_be_read() {
     for mode in [ContentMode::Ranges, ContentMode::Ignored] {
         let world = World::new(mode, &[24 * MIB]);

@@ -74,8 +74,12 @@ impl Content {
         let mut hash = is_complete.then(OrderedHash::new);
         let (mut bytes, mut damaged) = (0, 0);
         for block in 0..blocks_in(size) {
-            if !self.lock().presence.has(block) {
-                continue;
+            {
+                let state = self.lock();
+                // What is in memory alone is no matter of the disk.
+                if !state.presence.has(block) || state.fresh.sole(block).is_some() {
+                    continue;
+                }
             }
             if !progress(bytes) {
                 return Ok(Audit::Stopped);

@@ -8,11 +8,13 @@
 //! machine reorders, the CRC finds out: a block that an earlier daemon wrote is checked when it is first read.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::fresh::Pieces;
 use super::stamp::{self, Stamp};
 
 /// The unit of fetching, checking and dropping.
@@ -30,6 +32,9 @@ const VERIFIED: u32 = 1;
 const ENTRY: u64 = 8;
 /// Marks an entry as written; zeros (a hole) mean "not there".
 const MARK: u32 = 0x4b4c_4221;
+
+/// As many pieces as the system writes in one go.
+const MOST_SLICES: usize = 1024;
 
 /// Larger files than this (64 TiB) there are not: what is known of their blocks would take all memory.
 pub(super) const LARGEST: u64 = 1 << 46;
@@ -324,9 +329,24 @@ impl Blocks {
         })
     }
 
-    /// Writes bytes of a block that is being filled.
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.data.write_all_at(bytes, offset)
+    /// Writes bytes of a block, in one go if the system lets it.
+    pub(super) fn write(&self, mut offset: u64, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+        let mut rest = &mut slices[..];
+        // Pieces without a byte would look like a write of nothing.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&self.data, &rest[..rest.len().min(MOST_SLICES)], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Notes that a block is there, after its last byte was written.
@@ -379,16 +399,36 @@ impl Blocks {
 
     /// Reads `length` bytes, which the caller knows to be there.
     pub(super) fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        // Not into a zeroed buffer: this is the hot path of every cached read.
         let mut bytes = Vec::with_capacity(length);
+        self.append(&mut bytes, offset, offset + length as u64)?;
+        Ok(bytes)
+    }
+
+    /// Goes on reading to `end`, with bytes from `offset` on. Not into a zeroed buffer: this is the hot path of reads.
+    fn append(&self, bytes: &mut Vec<u8>, offset: u64, end: u64) -> io::Result<()> {
+        // No longer than the room that the caller made.
+        let length = end.saturating_sub(offset) as usize;
         while bytes.len() < length {
             let at = offset + bytes.len() as u64;
-            if rustix::io::pread(&self.data, rustix::buffer::spare_capacity(&mut bytes), at)? == 0 {
+            if rustix::io::pread(&self.data, rustix::buffer::spare_capacity(bytes), at)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        // The allocator may have given more room than was asked for.
+        // The room may be for more.
         bytes.truncate(length);
+        Ok(())
+    }
+
+    /// Reads bytes that the caller knows to be there: those of these blocks, in order, from memory.
+    pub(super) fn read_with(&self, offset: u64, end: u64, in_memory: &[Arc<Pieces>]) -> io::Result<Vec<u8>> {
+        // A read is some blocks long at most.
+        let mut bytes = Vec::with_capacity((end - offset) as usize);
+        for pieces in in_memory {
+            let (from, to) = span_of(pieces.block, self.size);
+            self.append(&mut bytes, offset, from)?;
+            pieces.append_to(&mut bytes, offset, end.min(to));
+        }
+        self.append(&mut bytes, offset, end)?;
         Ok(bytes)
     }
 
@@ -505,8 +545,8 @@ mod tests {
         let size = 2 * BLOCK + 100;
         let blocks = Blocks::create(&names, size).unwrap();
         let tail = vec![7; 100];
-        blocks.write(2 * BLOCK, &tail).unwrap();
-        blocks.write(0, &[1; 1000]).unwrap();
+        blocks.write(2 * BLOCK, &[&tail]).unwrap();
+        blocks.write(0, &[[1; 1000]]).unwrap();
         blocks.mark(2, crc32fast::hash(&tail)).unwrap();
         drop(blocks);
         let found = Blocks::open(&names, size).unwrap().unwrap();
@@ -524,13 +564,13 @@ mod tests {
     fn a_damaged_block_is_told_apart() {
         let (_folder, names) = names();
         let blocks = Blocks::create(&names, 100).unwrap();
-        blocks.write(0, &[7; 100]).unwrap();
+        blocks.write(0, &[&[7; 40][..], &[], &[7; 60]]).unwrap();
         blocks.mark(0, crc32fast::hash(&[7; 100])).unwrap();
         assert!(blocks.read_summed(0).is_ok());
-        blocks.write(50, &[8]).unwrap();
+        blocks.write(50, &[[8]]).unwrap();
         assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
         // A block without a mark is damaged, whatever its bytes.
-        blocks.write(50, &[7]).unwrap();
+        blocks.write(50, &[[7]]).unwrap();
         blocks.unmark(0).unwrap();
         assert!(matches!(blocks.read_summed(0), Err(ReadFault::Damaged(0))));
     }
@@ -602,7 +642,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let (_folder, names) = names();
         let blocks = Blocks::create(&names, 2 * BLOCK).unwrap();
-        blocks.write(0, &vec![1; 2 * BLOCK as usize]).unwrap();
+        blocks.write(0, &[vec![1; 2 * BLOCK as usize]]).unwrap();
         let before = blocks.data.metadata().unwrap().blocks();
         blocks.punch(0).unwrap();
         assert!(blocks.data.metadata().unwrap().blocks() < before);

@@ -394,16 +394,21 @@ impl Store {
     }
 
     /// Gives back blocks of `content` that its readers have passed. Returns how many bytes.
-    fn punch_behind(&self, content: &Arc<Content>, excess: u64) -> u64 {
-        if self.ledger().punches_nothing.load(Ordering::Relaxed) {
-            return 0;
-        }
+    pub(super) fn punch_behind(&self, content: &Arc<Content>, excess: u64) -> u64 {
+        let punches_nothing = self.ledger().punches_nothing.load(Ordering::Relaxed);
         let mut state = content.lock();
         if state.handed_out > 0 || state.is_complete() || self.pins().has(&content.stem) {
             return 0;
         }
         let mut freed = 0;
         for block in passed(&state, excess) {
+            if state.fresh.sole(block).is_some() {
+                freed += state.lose(block);
+                continue;
+            }
+            if punches_nothing {
+                continue;
+            }
             let lost = state.lose(block);
             // Under the lock: otherwise the block could be fetched again before the hole is made. It is a matter of
             // the file system's bookkeeping, not of data.
@@ -502,7 +507,7 @@ mod tests {
         for (name, age) in ages {
             let names = Names::new(root, &format!("ab/{name}-{BLOCK}"));
             let blocks = super::super::blocks::Blocks::create(&names, BLOCK).unwrap();
-            blocks.write(0, &vec![1; BLOCK as usize]).unwrap();
+            blocks.write(0, &[vec![1; BLOCK as usize]]).unwrap();
             let map = fs::File::options().write(true).open(&names.map).unwrap();
             map.set_modified(SystemTime::now() - Duration::from_secs(*age))
                 .unwrap();
@@ -568,7 +573,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = Names::new(folder.path(), "ab/abcd-262144");
         let blocks = super::super::blocks::Blocks::create(&names, BLOCK).unwrap();
-        blocks.write(0, &vec![1; BLOCK as usize]).unwrap();
+        blocks.write(0, &[vec![1; BLOCK as usize]]).unwrap();
         fs::create_dir(folder.path().join("trash")).unwrap();
         fs::write(folder.path().join("trash/1"), "x").unwrap();
         let entries = look(folder.path(), 9, |_| true).oldest;

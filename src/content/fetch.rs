@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::blocks::{BLOCK, Blocks, blocks_in, span_of};
 use super::file::Content;
-use super::fresh::Pieces;
 use super::hashing;
 use super::hosts::Ranges;
 use super::judge::{Verdict, judge};
@@ -141,16 +142,26 @@ impl Flow {
     }
 }
 
-/// The block that is being written.
+/// The block that is coming.
 pub(super) struct Filler {
     pub(super) block: u64,
+    /// How many of its bytes came.
     pub(super) filled: u64,
     pub(super) crc: crc32fast::Hasher,
-    /// Its bytes, if they are to be hashed from memory.
-    pub(super) pieces: Option<Pieces>,
+    /// They.
+    pub(super) pieces: Vec<Bytes>,
 }
 
 impl Filler {
+    pub(super) fn new(block: u64) -> Self {
+        Filler {
+            block,
+            filled: 0,
+            crc: crc32fast::Hasher::new(),
+            pieces: Vec::new(),
+        }
+    }
+
     pub(super) fn position(&self) -> u64 {
         self.block * BLOCK + self.filled
     }
@@ -167,7 +178,7 @@ pub(super) struct Fetcher<'a> {
     /// Holds one of the few permissions to go on without demand.
     pub(super) may_run_ahead: bool,
     pub(super) received: u64,
-    /// Bytes written. What is received again, to get to what is missing, is no progress.
+    /// Bytes of blocks that were missing. What is received again, to get to what is missing, is no progress.
     pub(super) written: u64,
 }
 

@@ -155,13 +155,14 @@ impl Content {
                 return ask.fail(Error::new(Kind::Internal, "bytes are present without a copy"));
             };
             let removals = blocks.removals();
+            let in_memory = state.in_memory(ask.offset, ask.end);
             let (is_whole, stamp) = (state.is_complete(), state.stamp);
             drop(state);
             self.start(start);
             let read = untrusted
                 .iter()
                 .try_for_each(|block| self.check(&blocks, *block, removals).map(drop))
-                .and_then(|()| Ok(blocks.read(ask.offset, (ask.end - ask.offset) as usize)?));
+                .and_then(|()| Ok(blocks.read_with(ask.offset, ask.end, &in_memory)?));
             match read {
                 // A block taken away meanwhile may have been read as zeros.
                 _ if blocks.removals() != removals => {}

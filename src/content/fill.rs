@@ -11,9 +11,9 @@ use bytes::Bytes;
 use super::blocks::{BLOCK, Blocks, ReadFault, span_of};
 use super::fetch::{Break, Fetcher, Filler};
 use super::file::{Content, stopping};
-use super::fresh::Pieces;
+use super::fresh::{Fresh, Pieces};
 use super::hashing;
-use super::state::{Copy, Filling, Hasher};
+use super::state::{Copy, Filling, Hasher, State};
 use super::verify::OrderedHash;
 use super::{Identity, Result};
 use crate::error::{Error, Kind};
@@ -21,12 +21,38 @@ use crate::error::{Error, Kind};
 /// How many blocks to hash before looking up, once the last one came.
 const CATCH_UP_AT_END: u64 = 64;
 
-/// How long a download waits for the hash of a file without room, to go on then. Longer than hashing all that is there
-/// takes.
+/// How many blocks may wait for being hashed before downloads wait too: enough for the hash never to lack any.
+const MOST_UNHASHED: u64 = 32;
+
+/// How long a download waits for the hash, to go on then. Longer than hashing all that is there takes.
 const LONGEST_WAIT_FOR_HASH: Duration = Duration::from_secs(10);
 
 /// How long to wait for the thread that hashes before telling it again to end.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
+
+/// More pieces than this become one: each takes some memory, and may keep alive what came with it.
+const MOST_PIECES: usize = 64;
+
+/// What has to give way at least when there is no room in memory.
+const ROOM_AT_ONCE: u64 = 16 * BLOCK;
+
+/// A block that is kept in memory.
+#[derive(Clone)]
+struct Held {
+    pieces: Arc<Pieces>,
+    /// And not on disk.
+    is_sole: bool,
+}
+
+/// What became of a block that came.
+enum Settled {
+    /// It is there.
+    There,
+    /// It completes a file that is not compared with its checksum yet, or is the last and in memory alone.
+    Completes,
+    /// It is the last, and others are in memory alone.
+    HasSoles,
+}
 
 impl Fetcher<'_> {
     /// Writes a piece: blocks that are missing and not another's, the rest passes.
@@ -46,14 +72,16 @@ impl Fetcher<'_> {
                 // What is there already comes again when a whole file is sent where the rest was asked for.
                 let known = filler.position().saturating_sub(offset).min(now.len() as u64);
                 now = &now[known as usize..];
-                let at = filler.position();
                 if !now.is_empty() {
-                    self.write(blocks, at, now)?;
-                    if let Some(pieces) = self.filler.as_mut().and_then(|filler| filler.pieces.as_mut()) {
-                        pieces.push(piece.slice_ref(now));
+                    filler.crc.update(now);
+                    filler.filled += now.len() as u64;
+                    filler.pieces.push(piece.slice_ref(now));
+                    if filler.pieces.len() > MOST_PIECES {
+                        filler.pieces = vec![filler.pieces.concat().into()];
                     }
+                    self.written += now.len() as u64;
                 }
-                if self.filler.as_ref().is_some_and(|f| f.position() == end) {
+                if filler.position() == end {
                     self.finish(blocks)?;
                 }
             }
@@ -66,7 +94,7 @@ impl Fetcher<'_> {
 
     /// Takes a block on, if it is missing and nobody else writes it.
     fn begin(&mut self, block: u64) -> Result<(), Break> {
-        let pieces = {
+        {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
@@ -79,34 +107,33 @@ impl Fetcher<'_> {
             if !is_mine {
                 return Ok(());
             }
-            fetch.filling = Some(Filling { block, filled: 0 });
-            let hashed = state.hashed / BLOCK;
-            match state.hasher {
-                Hasher::Follows => state.fresh.collect(block, hashed, &self.store.fresh),
-                Hasher::Idle | Hasher::Leaves => None,
-            }
-        };
+            fetch.filling = Some(Filling {
+                block,
+                filled: 0,
+                pieces: Vec::new(),
+            });
+        }
         let (start, end) = span_of(block, self.size);
         self.wait_for_hash(start);
         self.store.make_room(self.content, end - start);
-        self.filler = Some(Filler {
-            block,
-            filled: 0,
-            crc: crc32fast::Hasher::new(),
-            pieces,
-        });
+        self.filler = Some(Filler::new(block));
         Ok(())
     }
 
-    /// What is not hashed yet can't be dropped, so a file without room must not run away from its hash.
+    /// A download must not run away from the hash. The last block waits for the hash of all others, which one core computes
+    /// as fast as it can only if the rest leaves it that core. And what is not hashed yet can't be dropped if there is no
+    /// room for the file.
     fn wait_for_hash(&self, position: u64) {
         let most = self.store.limits().most / 2;
         let until = Instant::now() + LONGEST_WAIT_FOR_HASH;
         let mut state = self.content.lock();
-        while !state.has_room
-            && state.hasher == Hasher::Follows
+        let is_far = |state: &State| {
+            state.unhashed_run() > MOST_UNHASHED
+                || (!state.has_room && position.saturating_sub(state.hashed) > most)
+        };
+        while state.hasher == Hasher::Follows
             && !state.unhashed().is_empty()
-            && position.saturating_sub(state.hashed) > most
+            && is_far(&state)
             && Instant::now() < until
             && !self.store.is_stopping()
         {
@@ -114,32 +141,28 @@ impl Fetcher<'_> {
         }
     }
 
-    fn write(&mut self, blocks: &Blocks, at: u64, bytes: &[u8]) -> Result<(), Break> {
-        if let Err(error) = blocks.write(at, bytes) {
-            let error = Error::local(format!("write {} to the cache", self.content.stem), &error);
-            if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
-                return Err(Break::Failed(error));
-            }
-            blocks
-                .write(at, bytes)
-                .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
+    fn write(&self, blocks: &Blocks, at: u64, pieces: &[Bytes]) -> Result<(), Break> {
+        let what = || format!("write {} to the cache", self.content.stem);
+        let Err(error) = blocks.write(at, pieces) else {
+            return Ok(());
+        };
+        let error = Error::local(what(), &error);
+        if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
+            return Err(Break::Failed(error));
         }
-        self.written += bytes.len() as u64;
-        if let Some(filler) = &mut self.filler {
-            filler.crc.update(bytes);
-            filler.filled += bytes.len() as u64;
-        }
-        Ok(())
+        let again = blocks.write(at, pieces);
+        again.map_err(|error| Break::Failed(Error::local(what(), &error)))
     }
 
     /// Tells readers how far the bytes are.
-    fn publish(&self, position: u64) {
+    fn publish(&mut self, position: u64) {
         let ready = {
             let mut state = self.content.lock();
             state.progress = Instant::now();
             let filled = self.filler.as_ref().map(|filler| Filling {
                 block: filler.block,
                 filled: filler.filled,
+                pieces: filler.pieces.clone(),
             });
             let received = self.received;
             if let Some(fetch) = state.fetch(self.id) {
@@ -157,36 +180,82 @@ impl Fetcher<'_> {
         }
     }
 
-    /// The block is written: it is there, unless it completes the file. Then the checksum comes first.
+    /// The block came: it is there, unless it completes the file. Then the checksum comes first.
     fn finish(&mut self, blocks: &Arc<Blocks>) -> Result<(), Break> {
         let Some(filler) = self.filler.take() else {
             return Ok(());
         };
-        let kept = self.keep(filler.block, filler.crc.finalize(), filler.pieces, blocks);
+        let (start, end) = span_of(filler.block, self.size);
+        let kept = self.keep(filler, blocks);
         if !matches!(kept, Ok(true)) {
-            let (start, end) = span_of(filler.block, self.size);
             self.store.ledger().give_back(end - start);
         }
         kept.map(drop)
     }
 
     /// Tells whether the block is there now.
-    fn keep(
-        &mut self,
-        block: u64,
-        crc: u32,
-        pieces: Option<Pieces>,
-        blocks: &Arc<Blocks>,
-    ) -> Result<bool, Break> {
+    fn keep(&mut self, filler: Filler, blocks: &Arc<Blocks>) -> Result<bool, Break> {
+        let (block, crc) = (filler.block, filler.crc.clone().finalize());
+        let mut is_written = false;
         self.compare_with_first(block, crc)?;
-        // Before anybody reads it back and compares.
-        self.mark(block, crc, blocks)?;
-        if !self.settle(block, false, pieces)? {
-            return self.complete(block, blocks);
+        let mut fresh = self.hold(&filler, crc);
+        loop {
+            if !fresh.as_ref().is_some_and(|fresh| fresh.is_sole) && !is_written {
+                self.write(blocks, block * BLOCK, &filler.pieces)?;
+                // Before anybody reads it back and compares.
+                self.mark(block, crc, blocks)?;
+                is_written = true;
+            }
+            match self.settle(block, false, fresh.clone())? {
+                Settled::There => break,
+                Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Completes => match &mut fresh {
+                    // It is read back from the disk.
+                    Some(fresh) if fresh.is_sole => fresh.is_sole = false,
+                    _ => return self.complete(block, blocks),
+                },
+            }
         }
         self.note_complete(blocks);
         self.content.announce_hash();
         Ok(true)
+    }
+
+    /// Keeps a block in memory, if there is room: for the hash that will come there soon or, where nothing is kept, in the
+    /// place of the disk.
+    fn hold(&self, filler: &Filler, crc: u32) -> Option<Held> {
+        let is_sole = self.store.keeps_nothing() && !self.store.pins().has(&self.content.stem);
+        let is_for_hash = {
+            let state = self.content.lock();
+            state.hasher == Hasher::Follows && Fresh::is_near(filler.block, state.hashed / BLOCK)
+        };
+        if !is_sole && !is_for_hash {
+            return None;
+        }
+        let room = self.store.fresh.take().or_else(|| {
+            // What was passed gives way, in a file of which it would go sooner or later.
+            let may_go = is_sole && !self.content.lock().has_room;
+            let freed = may_go && self.store.punch_behind(self.content, ROOM_AT_ONCE) > 0;
+            freed.then(|| self.store.fresh.take()).flatten()
+        })?;
+        Some(Held {
+            pieces: Pieces::new(filler.block, filler.pieces.clone(), crc, room),
+            is_sole,
+        })
+    }
+
+    /// Writes what is in memory alone: the copy is about to be complete, and such a copy is read from the disk.
+    fn write_soles(&self, blocks: &Blocks) -> Result<(), Break> {
+        let soles = self.content.lock().fresh.soles(0..u64::MAX);
+        for pieces in soles {
+            self.write(blocks, pieces.block * BLOCK, &pieces.pieces)?;
+            self.mark(pieces.block, pieces.crc, blocks)?;
+            let mut state = self.content.lock();
+            if state.generation == self.generation {
+                state.fresh.is_written(pieces.block);
+            }
+        }
+        Ok(())
     }
 
     fn mark(&self, block: u64, crc: u32, blocks: &Blocks) -> Result<(), Break> {
@@ -245,19 +314,29 @@ impl Fetcher<'_> {
         self.content.compare_later();
     }
 
-    /// The block is there from now on. False, and nothing is done, if it completes a file with a checksum and the
-    /// file is not `verified` yet.
-    fn settle(&self, block: u64, verified: bool, pieces: Option<Pieces>) -> Result<bool, Break> {
+    /// The block is there from now on, unless something has to be done before.
+    fn settle(&self, block: u64, verified: bool, fresh: Option<Held>) -> Result<Settled, Break> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
         }
         if !verified && state.checked && state.completes(block) {
-            return Ok(false);
+            return Ok(Settled::Completes);
+        }
+        let is_last = state.presence.missing() == 1 && !state.presence.has(block);
+        let is_sole = fresh.as_ref().is_some_and(|fresh| fresh.is_sole);
+        if is_last && (is_sole || state.fresh.has_soles()) {
+            return Ok(if is_sole {
+                Settled::Completes
+            } else {
+                Settled::HasSoles
+            });
         }
         state.presence.set(block, true);
-        if let (Hasher::Follows, Some(pieces)) = (state.hasher, pieces) {
-            state.fresh.push(pieces);
+        if let Some(Held { pieces, is_sole }) = fresh
+            && (is_sole || state.hasher == Hasher::Follows)
+        {
+            state.fresh.put(pieces, is_sole);
         }
         if verified {
             state.proved = true;
@@ -276,7 +355,7 @@ impl Fetcher<'_> {
             fetch.filling = None;
             fetch.position = (block + 1) * BLOCK;
         }
-        Ok(true)
+        Ok(Settled::There)
     }
 
     /// Compares the checksum of the whole file, whose last block was written. Tells whether the block is there now.
@@ -300,7 +379,7 @@ impl Fetcher<'_> {
             drop(ending);
             let lost = self.content.lock().lose(damaged);
             self.store.ledger().give_back(lost);
-            return self.settle(block, false, None);
+            return self.settle_last(block, false, blocks);
         }
         let Some(hash) = ending.hash.take() else {
             return Ok(false);
@@ -311,9 +390,20 @@ impl Fetcher<'_> {
             return Err(Break::Stop);
         }
         self.store.forget_mismatch(&self.content.stem);
-        self.settle(block, true, None)?;
+        self.settle_last(block, true, blocks)?;
         self.note_complete(blocks);
         Ok(true)
+    }
+
+    /// Settles a block that is on disk. Tells whether it is there now.
+    fn settle_last(&self, block: u64, verified: bool, blocks: &Blocks) -> Result<bool, Break> {
+        loop {
+            match self.settle(block, verified, None)? {
+                Settled::There => return Ok(true),
+                Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Completes => return Ok(false),
+            }
+        }
     }
 
     /// Hashes to the end of the file. Tells a block that is not what it was.

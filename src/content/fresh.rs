@@ -1,9 +1,10 @@
-//! Blocks that came a moment ago, as they came: the thread that hashes takes them from memory and not from the disk.
+//! Blocks that came a moment ago, as they came: the thread that hashes takes them from memory and not from the disk. Where
+//! nothing is kept, they are nowhere else: they go to the disk only when there is no room for them here.
 //!
-//! Filled by `fill.rs` and emptied by `hashing.rs`, under the content's lock. Bounded for each file and for all of them: what
-//! has no room, or comes out of order, is read back from the disk.
+//! Filled by `fill.rs`, emptied by `hashing.rs` and by `evict.rs`, under the content's lock. Bounded for all files together.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,14 +12,12 @@ use bytes::Bytes;
 
 use super::blocks::BLOCK;
 
-/// Most blocks of one file.
-const MOST: usize = 16;
+/// The part of the memory for what is fetched ahead that these may take. A block may keep alive what came with it, and
+/// so take more than its length.
+const PART: u64 = 3;
 
-/// Most bytes of all files; less if there is little memory for what is fetched ahead.
-const MOST_OF_ALL: u64 = 16 * 1024 * 1024;
-
-/// How far the hash may be behind the first block that is kept. What is farther away comes over another connection.
-const NEAR: u64 = 16;
+/// How far ahead of the hash a block may be to be kept for it: about what a third of the usual memory holds.
+const NEAR: u64 = 160;
 
 /// Room for blocks of all files.
 #[derive(Debug)]
@@ -31,12 +30,13 @@ impl Room {
     /// A part of so much memory.
     pub(super) fn of(memory: u64) -> Arc<Self> {
         Arc::new(Room {
-            most: (memory / 8).min(MOST_OF_ALL),
+            most: memory / PART,
             taken: AtomicU64::new(0),
         })
     }
 
-    fn take(self: &Arc<Self>) -> Option<Held> {
+    /// For one block, if there is any left.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Held> {
         let taken = self.taken.fetch_add(BLOCK, Ordering::Relaxed);
         let held = Held(Arc::clone(self));
         (taken + BLOCK <= self.most).then_some(held)
@@ -45,7 +45,7 @@ impl Room {
 
 /// Room for one block, until it is dropped.
 #[derive(Debug)]
-struct Held(Arc<Room>);
+pub(super) struct Held(Arc<Room>);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -56,15 +56,34 @@ impl Drop for Held {
 /// The bytes of a block, in order.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    block: u64,
-    pieces: Vec<Bytes>,
-    _held: Held,
+    /// Which.
+    pub(super) block: u64,
+    /// Its bytes.
+    pub(super) pieces: Vec<Bytes>,
+    /// The CRC of a whole block.
+    pub(super) crc: u32,
+    _held: Option<Held>,
 }
 
 impl Pieces {
-    /// More of them.
-    pub(super) fn push(&mut self, piece: Bytes) {
-        self.pieces.push(piece);
+    /// A whole block.
+    pub(super) fn new(block: u64, pieces: Vec<Bytes>, crc: u32, held: Held) -> Arc<Self> {
+        Arc::new(Pieces {
+            block,
+            pieces,
+            crc,
+            _held: Some(held),
+        })
+    }
+
+    /// The first bytes of a block, of which the rest is still to come.
+    pub(super) fn begun(block: u64, pieces: Vec<Bytes>) -> Arc<Self> {
+        Arc::new(Pieces {
+            block,
+            pieces,
+            crc: 0,
+            _held: None,
+        })
     }
 
     /// Where each begins in the file.
@@ -75,62 +94,90 @@ impl Pieces {
             offset += piece.len() as u64;
         }
     }
+
+    /// Appends those of its bytes that are between these places in the file.
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>, from: u64, to: u64) {
+        self.each(|offset, piece| {
+            // Both are within the piece.
+            let place = |at: u64| at.clamp(offset, offset + piece.len() as u64) - offset;
+            bytes.extend_from_slice(&piece[place(from) as usize..place(to) as usize]);
+        });
+    }
 }
 
-/// The blocks of one file, one after the other.
+#[derive(Debug)]
+struct Entry {
+    pieces: Arc<Pieces>,
+    /// They are nowhere else.
+    is_sole: bool,
+}
+
+/// The blocks of one file that are in memory.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
-    blocks: VecDeque<Pieces>,
+    blocks: BTreeMap<u64, Entry>,
 }
 
 impl Fresh {
-    /// For collecting the bytes of a block that begins to come, if it is worth it: it continues those that are here, or what
-    /// was hashed.
-    pub(super) fn collect(&self, block: u64, hashed: u64, room: &Arc<Room>) -> Option<Pieces> {
-        let fits = match self.blocks.back() {
-            Some(last) => last.block + 1 == block,
-            None => (hashed..hashed + NEAR).contains(&block),
-        };
-        if !fits || self.blocks.len() >= MOST {
-            return None;
-        }
-        Some(Pieces {
-            block,
-            pieces: Vec::new(),
-            _held: room.take()?,
-        })
+    /// Whether a block is worth keeping for the hash, which is there.
+    pub(super) fn is_near(block: u64, hashed: u64) -> bool {
+        (hashed..hashed + NEAR).contains(&block)
     }
 
-    /// The block is there.
-    pub(super) fn push(&mut self, pieces: Pieces) {
-        // Another may have come first since it began.
-        if self
-            .blocks
-            .back()
-            .is_none_or(|last| last.block + 1 == pieces.block)
-        {
-            self.blocks.push_back(pieces);
+    /// The block is there; if it is the sole copy, it stays until it is removed, else until it was taken.
+    pub(super) fn put(&mut self, pieces: Arc<Pieces>, is_sole: bool) {
+        self.blocks.insert(pieces.block, Entry { pieces, is_sole });
+    }
+
+    /// Takes the blocks that continue with `next`; of those before it only sole copies stay.
+    pub(super) fn take(&mut self, next: u64, most: u64) -> Vec<Arc<Pieces>> {
+        let mut taken = Vec::new();
+        self.blocks.retain(|block, entry| {
+            if *block == next + taken.len() as u64 && (taken.len() as u64) < most {
+                taken.push(Arc::clone(&entry.pieces));
+            }
+            entry.is_sole || *block >= next + taken.len() as u64
+        });
+        taken
+    }
+
+    /// The first block from `next` on.
+    pub(super) fn first(&self, next: u64) -> Option<u64> {
+        self.blocks.range(next..).next().map(|(block, _)| *block)
+    }
+
+    /// The block, if this is its sole copy.
+    pub(super) fn sole(&self, block: u64) -> Option<&Arc<Pieces>> {
+        let entry = self.blocks.get(&block)?;
+        entry.is_sole.then_some(&entry.pieces)
+    }
+
+    /// The sole copies among these blocks.
+    pub(super) fn soles(&self, blocks: Range<u64>) -> Vec<Arc<Pieces>> {
+        let soles = self.blocks.range(blocks).filter(|(_, entry)| entry.is_sole);
+        soles.map(|(_, entry)| Arc::clone(&entry.pieces)).collect()
+    }
+
+    /// Whether there are any.
+    pub(super) fn has_soles(&self) -> bool {
+        self.blocks.values().any(|entry| entry.is_sole)
+    }
+
+    /// The block is on disk too from now on.
+    pub(super) fn is_written(&mut self, block: u64) {
+        if let Some(entry) = self.blocks.get_mut(&block) {
+            entry.is_sole = false;
         }
     }
 
-    /// Takes the blocks that continue with `next`; those before it are of no use any more.
-    pub(super) fn take(&mut self, next: u64, most: u64) -> Vec<Pieces> {
-        let passed = self
-            .blocks
-            .iter()
-            .take_while(|pieces| pieces.block < next)
-            .count();
-        drop(self.blocks.drain(..passed));
-        if self.first() != Some(next) {
-            return Vec::new();
-        }
-        let count = self.blocks.len().min(most as usize);
-        self.blocks.drain(..count).collect()
+    /// The block is of no use any more. Tells whether this was its sole copy.
+    pub(super) fn remove(&mut self, block: u64) -> bool {
+        self.blocks.remove(&block).is_some_and(|entry| entry.is_sole)
     }
 
-    /// The first block.
-    pub(super) fn first(&self) -> Option<u64> {
-        self.blocks.front().map(|pieces| pieces.block)
+    /// Nobody hashes: only sole copies stay.
+    pub(super) fn clear_copies(&mut self) {
+        self.blocks.retain(|_, entry| entry.is_sole);
     }
 
     /// Keeps nothing.
@@ -143,58 +190,70 @@ impl Fresh {
 mod tests {
     use super::*;
 
-    fn collected(fresh: &mut Fresh, block: u64, room: &Arc<Room>) -> bool {
-        let pieces = fresh.collect(block, 0, room);
-        let is_kept = pieces.is_some();
-        if let Some(mut pieces) = pieces {
-            pieces.push(Bytes::from_static(b"ab"));
-            pieces.push(Bytes::from_static(b"c"));
-            fresh.push(pieces);
-        }
-        is_kept
+    fn block(number: u64, room: &Arc<Room>) -> Option<Arc<Pieces>> {
+        let pieces = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cde")];
+        Some(Pieces::new(number, pieces, 7, room.take()?))
+    }
+
+    fn numbers(taken: &[Arc<Pieces>]) -> Vec<u64> {
+        taken.iter().map(|pieces| pieces.block).collect()
     }
 
     #[test]
-    fn blocks_in_order_are_kept_and_taken_in_order() {
+    fn what_the_hash_takes_is_in_order_and_only_sole_copies_stay() {
         let (mut fresh, room) = (Fresh::default(), Room::of(u64::MAX));
-        assert!(!collected(&mut fresh, NEAR, &room), "too far ahead of the hash");
-        assert!(collected(&mut fresh, 1, &room));
-        assert!(collected(&mut fresh, 2, &room));
-        assert!(!collected(&mut fresh, 4, &room), "a gap");
-        assert!(fresh.take(0, 9).is_empty(), "the first is not here");
-        let taken = fresh.take(1, 1);
-        let mut seen = Vec::new();
-        taken[0].each(|offset, bytes| seen.push((offset, bytes.to_vec())));
-        assert_eq!(seen, [(BLOCK, b"ab".to_vec()), (BLOCK + 2, b"c".to_vec())]);
-        assert!(collected(&mut fresh, 3, &room));
-        assert_eq!(fresh.take(3, 9).len(), 1, "what was passed is forgotten");
-        assert_eq!(fresh.first(), None);
+        for (number, is_sole) in [(0, false), (1, true), (2, false), (4, false), (5, true)] {
+            fresh.put(block(number, &room).unwrap(), is_sole);
+        }
+        assert_eq!(numbers(&fresh.take(1, 1)), [1]);
+        assert_eq!(fresh.first(0), Some(1), "what was passed is forgotten");
+        assert_eq!(numbers(&fresh.take(2, 9)), [2]);
+        assert!(fresh.take(3, 9).is_empty());
+        assert_eq!(fresh.first(3), Some(4));
+        assert_eq!(numbers(&fresh.take(4, 9)), [4, 5]);
+        assert_eq!(numbers(&fresh.soles(0..9)), [1, 5]);
+        assert!(fresh.sole(1).is_some() && fresh.sole(4).is_none());
+        fresh.is_written(1);
+        assert!(!fresh.remove(1) && fresh.remove(5) && !fresh.remove(5));
+        drop(fresh);
+        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn what_is_kept_is_bounded_for_one_file_and_for_all() {
-        let room = Room::of(8 * 20 * BLOCK);
+    fn a_part_of_a_block_is_what_lies_between_two_places() {
+        let pieces = block(3, &Room::of(u64::MAX)).unwrap();
+        let begin = 3 * BLOCK;
+        for (from, to, expected) in [
+            (0, u64::MAX, "abcde"),
+            (begin + 1, begin + 3, "bc"),
+            (begin + 4, begin + 9, "e"),
+        ] {
+            let mut bytes = Vec::new();
+            pieces.append_to(&mut bytes, from, to);
+            assert_eq!(bytes, expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_for_all_files() {
+        let room = Room::of(PART * 20 * BLOCK);
         let mut files: Vec<Fresh> = (0..3).map(|_| Fresh::default()).collect();
-        let mut kept = 0;
-        for block in 0..100 {
+        for number in 0..100 {
             for file in &mut files {
-                kept += usize::from(collected(file, block, &room));
+                if let Some(pieces) = block(number, &room) {
+                    file.put(pieces, number % 2 == 0);
+                }
             }
         }
-        assert_eq!(kept, 20);
-        drop(files);
-        let mut one = Fresh::default();
-        assert_eq!(
-            (0..100)
-                .filter(|block| collected(&mut one, *block, &room))
-                .count(),
-            MOST
-        );
-        one.clear();
-        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(files.iter().map(|file| file.blocks.len()).sum::<usize>(), 20);
+        files.iter_mut().for_each(Fresh::clear_copies);
         assert!(
-            !collected(&mut one, 0, &Room::of(0)),
-            "without memory nothing is kept"
+            files
+                .iter()
+                .all(|file| file.soles(0..100).len() == file.blocks.len())
         );
+        files.iter_mut().for_each(Fresh::clear);
+        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        assert!(Room::of(0).take().is_none(), "without memory nothing is kept");
     }
 }

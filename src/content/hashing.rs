@@ -1,8 +1,8 @@
 //! The thread that hashes a file while it is fetched: it follows the bytes that are there without a gap, from the disk.
 //!
 //! Started by `fetch.rs`, one for each content at most. Network threads bring blocks in any order and hash nothing. What
-//! comes in order is handed over in memory (`fresh.rs`); the rest was written a moment ago, so reading it back costs a copy
-//! from the page cache, a tenth of what its MD5 does.
+//! comes is handed over in memory (`fresh.rs`); for what has no room there, reading back what was written a moment ago
+//! costs a copy from the page cache, a tenth of what its MD5 does.
 //! Whoever brings the last block takes the hash over and hashes what is left (`fill.rs`).
 //!
 //! The hash is either in the state or, for a few blocks at a time, on this thread. No lock is held while hashing. What was
@@ -98,13 +98,13 @@ fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
 /// The thread counts as ended.
 fn end(state: &mut State) {
     state.hasher = Hasher::Idle;
-    state.fresh.clear();
+    state.fresh.clear_copies();
 }
 
 /// Blocks to go on with.
 enum Step {
     /// These.
-    InMemory(Vec<Pieces>),
+    InMemory(Vec<Arc<Pieces>>),
     /// So many.
     OnDisk(u64),
 }
@@ -123,7 +123,7 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, St
         let next = state.hash.as_ref().map_or(0, |hash| hash.position() / BLOCK);
         let in_memory = state.fresh.take(next, STEP);
         // Those that are in memory come after what is not.
-        let end = (next + STEP).min(state.fresh.first().unwrap_or(u64::MAX));
+        let end = (next + STEP).min(state.fresh.first(next).unwrap_or(u64::MAX));
         let there = (next..end).take_while(|block| state.presence.has(*block)).count() as u64;
         if there > 0 || !in_memory.is_empty() {
             let step = match in_memory.is_empty() {
@@ -146,6 +146,12 @@ pub(super) fn take(state: &mut State) -> OrderedHash {
 
 /// Reads a block for the hash. What the disk made of it since it came is not hashed, and not what was not served.
 pub(super) fn read_back(content: &Content, block: u64, blocks: &Arc<Blocks>) -> Result<Vec<u8>, ReadFault> {
+    let sole = content.lock().fresh.sole(block).cloned();
+    if let Some(pieces) = sole {
+        let mut bytes = Vec::with_capacity(BLOCK as usize);
+        pieces.append_to(&mut bytes, 0, u64::MAX);
+        return Ok(bytes);
+    }
     let (bytes, crc) = blocks.read_summed(block)?;
     let mut state = content.lock();
     let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));

@@ -22,7 +22,7 @@
 //! | `width` | how many ranges at once pay |
 //! | `thrift` | how long they are where requests are limited |
 //! | `hashing` | the thread that hashes what came |
-//! | `fresh` | what it takes from memory |
+//! | `fresh` | blocks that are still in memory |
 //! | `verify` | the MD5 of bytes that come in any order |
 //! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
@@ -257,7 +257,7 @@ pub struct Store {
     pins: Pins,
     tally: Tally,
     budget: Arc<Budget>,
-    /// Room for what is hashed from memory.
+    /// Room for blocks in memory.
     fresh: Arc<Room>,
     comparer: Comparer,
     wrong_told: OnceLock<WrongTold>,

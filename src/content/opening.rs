@@ -179,7 +179,7 @@ mod tests {
             let names = names(directory, number);
             let bytes = vec![number; BLOCK as usize];
             let blocks = Blocks::create(&names, BLOCK).unwrap();
-            blocks.write(0, &bytes).unwrap();
+            blocks.write(0, &[&bytes]).unwrap();
             blocks.mark(0, crc32fast::hash(&bytes)).unwrap();
             blocks.set_verified(true).unwrap();
             let age = Duration::from_secs(1000 - u64::from(number));

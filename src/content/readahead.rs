@@ -10,7 +10,7 @@ const FIRST: u64 = 1024 * 1024;
 const EARNED: u64 = 2;
 
 /// How far out of order the pieces of one sequential reader arrive. The kernel asks in pieces of 128 KiB, up to four at
-/// a time, from several threads.
+/// a time, from several threads; in pieces of up to 1 MiB where root mounted, of which one may overtake another.
 const SLACK: u64 = 512 * 1024;
 
 /// Smaller reads must follow each other exactly to count as sequential; the kernel's read-ahead pieces need not.
@@ -110,7 +110,7 @@ impl Pattern {
                         run: Run::new(offset, read_end, Some(run.length())),
                         length,
                     }
-                } else if offset > run.end.saturating_add(SLACK) {
+                } else if offset > run.end.saturating_add(SLACK.max(length)) {
                     // A small step over some bytes. The window stays; if the runs between steps are short, it is not used.
                     let before = Some(run.length()).filter(|run| *run < window);
                     Pattern::Sequential {
@@ -211,6 +211,19 @@ mod tests {
             assert!(after(&pieces[..n]).ahead().is_some(), "after {n}");
         }
         assert_eq!(after(&pieces).position(), 1024 * K);
+    }
+
+    #[test]
+    fn a_large_piece_that_overtakes_another_costs_nothing_of_the_window() {
+        let mut pattern = Pattern::Fresh;
+        let mut reached = 0;
+        for n in [0, 1, 3, 2, 5, 4, 6] {
+            pattern.note(n * K * K, K * K, MAX);
+            let to = pattern.ahead().map_or(0, |(_, to)| to);
+            assert!(to >= reached, "after {n}");
+            reached = to;
+        }
+        assert!(reached > 8 * K * K);
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::ask::Ask;
 use super::blocks::{BLOCK, Blocks, Presence, blocks_in, span_of};
 use super::budget::Share;
-use super::fresh::Fresh;
+use super::fresh::{Fresh, Pieces};
 use super::meter::Meter;
 use super::readahead::Pattern;
 use super::stamp::Stamp;
@@ -91,13 +93,15 @@ pub(super) enum Hasher {
     Leaves,
 }
 
-/// A block that is being written.
-#[derive(Clone, Copy, Debug)]
+/// A block that is coming.
+#[derive(Clone, Debug)]
 pub(super) struct Filling {
     /// Which.
     pub(super) block: u64,
-    /// How many of its bytes are on disk.
+    /// How many of its bytes came.
     pub(super) filled: u64,
+    /// They. On disk the block is when it is whole, or never.
+    pub(super) pieces: Vec<Bytes>,
 }
 
 /// A download.
@@ -114,7 +118,7 @@ pub(super) struct Fetch {
     pub(super) begin: u64,
     /// The next byte it deals with.
     pub(super) position: u64,
-    /// The block it is writing.
+    /// The block that comes by it now.
     pub(super) filling: Option<Filling>,
     /// When it began.
     pub(super) started: Instant,
@@ -131,7 +135,7 @@ pub(super) struct Fetch {
 impl Fetch {
     /// The first byte that is still to come by it: a block is taken whole.
     pub(super) fn floor(&self) -> u64 {
-        match self.filling {
+        match &self.filling {
             Some(filling) => filling.block * BLOCK,
             None => self.position,
         }
@@ -155,7 +159,7 @@ impl Fetch {
 
     /// Whether it alone writes this block.
     fn claims(&self, block: u64) -> bool {
-        match self.filling {
+        match &self.filling {
             Some(filling) if filling.block == block => true,
             _ => {
                 matches!(self.path, Path::Part { last } if block <= last && block >= self.position.div_ceil(BLOCK))
@@ -196,7 +200,7 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
-    /// Blocks that are to be hashed and are still in memory.
+    /// Blocks that are still in memory.
     pub(super) fresh: Fresh,
     /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
     /// served or hashed.
@@ -310,6 +314,13 @@ impl State {
         }
     }
 
+    /// How many blocks could be hashed at once.
+    pub(super) fn unhashed_run(&self) -> u64 {
+        let next = self.hashed / BLOCK;
+        let end = self.presence.next_missing(next);
+        end.unwrap_or_else(|| blocks_in(self.size)).saturating_sub(next)
+    }
+
     /// A block that was there and was lost before it was hashed, because the disk changed it. Until it came again,
     /// nobody can tell whether what was served is right.
     fn lost_unhashed(&self) -> Option<u64> {
@@ -357,7 +368,7 @@ impl State {
     /// Forgets what was hashed.
     pub(super) fn forget_hash(&mut self) {
         self.hash = None;
-        self.fresh.clear();
+        self.fresh.clear_copies();
         self.hashed = 0;
         self.proved = false;
     }
@@ -365,6 +376,7 @@ impl State {
     /// Forgets all that was known of the bytes of a copy.
     pub(super) fn forget_bytes(&mut self) {
         self.forget_hash();
+        self.fresh.clear();
         self.sums = Vec::new();
     }
 
@@ -374,12 +386,29 @@ impl State {
         if self.checked && (self.completes(block) || self.sum_of(block).is_some()) {
             return None;
         }
+        self.fillings()
+            .find(|filling| filling.block == block)
+            .map(|filling| block * BLOCK + filling.filled)
+    }
+
+    /// The blocks that are coming.
+    fn fillings(&self) -> impl Iterator<Item = &Filling> {
         self.fetches
             .iter()
             .filter(|fetch| fetch.generation == self.generation)
-            .filter_map(|fetch| fetch.filling)
-            .find(|filling| filling.block == block)
-            .map(|filling| block * BLOCK + filling.filled)
+            .filter_map(|fetch| fetch.filling.as_ref())
+    }
+
+    /// What of these bytes is in memory alone, in order.
+    pub(super) fn in_memory(&self, offset: u64, end: u64) -> Vec<Arc<Pieces>> {
+        let touched = offset / BLOCK..end.div_ceil(BLOCK);
+        let mut found = self.fresh.soles(touched.clone());
+        let begun = self
+            .fillings()
+            .filter(|filling| touched.contains(&filling.block) && !self.presence.has(filling.block));
+        found.extend(begun.map(|filling| Pieces::begun(filling.block, filling.pieces.clone())));
+        found.sort_by_key(|pieces| pieces.block);
+        found
     }
 
     /// The first byte that an ask still lacks.
@@ -522,6 +551,10 @@ impl State {
         let Some(blocks) = self.blocks().cloned() else {
             return 0;
         };
+        if self.fresh.remove(block) {
+            // The map knows nothing of it.
+            return end - start;
+        }
         // If the map can't be written, the block's CRC still tells.
         if let Err(error) = blocks.unmark(block) {
             log::warn!("cache: can't write the map of {}: {error}", self.place);

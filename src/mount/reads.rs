@@ -1,4 +1,4 @@
-//! A read of a file: answered by the thread that took it in, if all of it is on the local disk, else handed on.
+//! A read of a file: answered by the thread that took it in if it is of published bytes, else handed on.
 //!
 //! Used by `adapter`.
 
@@ -29,8 +29,8 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Answers. Most threads may read what is on the local disk by themselves, because handing on takes longer than
-    /// reading. Should the disk keep them waiting, one still takes in what comes.
+    /// Answers. Most threads may read what is on the local disk by themselves, and have the rest fetched, because handing on
+    /// takes longer than either. Should the disk keep them waiting, one still takes in what comes.
     pub(super) fn answer(self, inline: &Inline, reply: ReplyData) {
         let handle = Arc::clone(&self.handle);
         let Some(reader) = handle.published() else {
@@ -42,12 +42,12 @@ impl Read {
         let (offset, size) = (self.offset, self.size);
         let answer = move |bytes: Option<&[u8]>| match bytes {
             Some(bytes) => reply.data(bytes),
-            None => self.hand_on(reply),
+            None => self.read(reply),
         };
         BUFFER.with_borrow_mut(|buffer| reader.read_complete(offset, size, buffer, answer));
     }
 
-    /// Reads in a lane what may have to come from somewhere else.
+    /// Reads in a lane what may keep a thread waiting.
     fn hand_on(self, reply: ReplyData) {
         let lanes = Arc::clone(&self.lanes);
         let lane = match *self.handle {
@@ -55,21 +55,24 @@ impl Read {
             Handle::Member(..) => &lanes.archives,
             Handle::Stored { .. } | Handle::Text(_) | Handle::Commands(_) => &lanes.data,
         };
-        lane.run(move || {
-            let shared = Arc::clone(&self.shared);
-            let answer = move |answer: Result<Vec<u8>>| match answer {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(shared.errno(&error)),
-            };
-            let Read {
-                shared,
-                ino,
-                handle,
-                offset,
-                size,
-                ..
-            } = self;
-            shared.tree.read(ino, &handle, offset, size, Box::new(answer));
-        });
+        lane.run(move || self.read(reply));
+    }
+
+    /// Has it answered, perhaps by the floor that fetches.
+    fn read(self, reply: ReplyData) {
+        let shared = Arc::clone(&self.shared);
+        let answer = move |answer: Result<Vec<u8>>| match answer {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(shared.errno(&error)),
+        };
+        let Read {
+            shared,
+            ino,
+            handle,
+            offset,
+            size,
+            ..
+        } = self;
+        shared.tree.read(ino, &handle, offset, size, Box::new(answer));
     }
 }
