@@ -287,6 +287,13 @@ impl<'a> Fetcher<'a> {
             .asks_for_range(request)
             .then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
+        log::trace!(
+            "{}: {} asks for {} to {}",
+            self.content.stem,
+            self.id,
+            request.from,
+            request.end
+        );
         let asked = Instant::now();
         let mut download = self.store.repository().open_content(&place, want)?;
         let mut flow = Flow::begin(asked.elapsed());
