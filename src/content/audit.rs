@@ -74,14 +74,18 @@ impl Content {
         let mut hash = is_complete.then(OrderedHash::new);
         let (mut bytes, mut damaged) = (0, 0);
         for block in 0..blocks_in(size) {
-            if !self.lock().presence.has(block) {
+            let (is_there, stamp) = {
+                let state = self.lock();
+                (state.presence.has(block), state.stamp)
+            };
+            if !is_there {
                 continue;
             }
             if !progress(bytes) {
                 return Ok(Audit::Stopped);
             }
             let (start, end) = span_of(block, size);
-            match self.check(&blocks, block, blocks.removals()) {
+            match self.check(&blocks, block, blocks.removals(), stamp) {
                 Ok(read) => {
                     if let Some(hash) = &mut hash {
                         hash.feed(start, &read);

@@ -15,7 +15,7 @@ use super::hashing;
 use super::hosts::Ranges;
 use super::judge::{Verdict, judge};
 use super::plan;
-use super::state::Path;
+use super::state::{Half, Path};
 use super::{Identity, Result, Store};
 use crate::error::{Error, Kind};
 use crate::repository::{Coverage, Download};
@@ -148,6 +148,8 @@ pub(super) struct Filler {
     pub(super) crc: crc32fast::Hasher,
     /// Its bytes, if they are to be hashed from memory.
     pub(super) pieces: Option<Pieces>,
+    /// What was served of it before, until it came again.
+    pub(super) half: Option<Half>,
 }
 
 impl Filler {
@@ -198,6 +200,11 @@ impl<'a> Fetcher<'a> {
         if let Some(filler) = self.filler.take() {
             let (start, end) = span_of(filler.block, self.size);
             self.store.ledger().give_back(end - start);
+            let mut state = self.content.lock();
+            // An earlier half that did not come again is longer.
+            if state.generation == self.generation && filler.half.is_none() {
+                state.keep_half(self.id, filler.block, filler.filled, filler.crc.finalize());
+            }
         }
     }
 

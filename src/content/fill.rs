@@ -66,7 +66,7 @@ impl Fetcher<'_> {
 
     /// Takes a block on, if it is missing and nobody else writes it.
     fn begin(&mut self, block: u64) -> Result<(), Break> {
-        let pieces = {
+        let (pieces, half) = {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
@@ -80,11 +80,13 @@ impl Fetcher<'_> {
                 return Ok(());
             }
             fetch.filling = Some(Filling { block, filled: 0 });
+            fetch.shown = false;
             let hashed = state.hashed / BLOCK;
-            match state.hasher {
+            let pieces = match state.hasher {
                 Hasher::Follows => state.fresh.collect(block, hashed, &self.store.fresh),
                 Hasher::Idle | Hasher::Leaves => None,
-            }
+            };
+            (pieces, state.half_of(block))
         };
         let (start, end) = span_of(block, self.size);
         self.wait_for_hash(start);
@@ -94,6 +96,7 @@ impl Fetcher<'_> {
             filled: 0,
             crc: crc32fast::Hasher::new(),
             pieces,
+            half,
         });
         Ok(())
     }
@@ -125,9 +128,26 @@ impl Fetcher<'_> {
                 .map_err(|error| Error::local(format!("write {} to the cache", self.content.stem), &error))?;
         }
         self.written += bytes.len() as u64;
-        if let Some(filler) = &mut self.filler {
-            filler.crc.update(bytes);
-            filler.filled += bytes.len() as u64;
+        let Some(filler) = &mut self.filler else {
+            return Ok(());
+        };
+        filler.filled += bytes.len() as u64;
+        let block = filler.block;
+        match filler.half {
+            Some(half) if filler.filled >= half.length => {
+                // No longer than these bytes, or it would have been compared with those before.
+                let beyond = (filler.filled - half.length) as usize;
+                let (again, rest) = bytes.split_at(bytes.len() - beyond);
+                filler.crc.update(again);
+                let is_same = filler.crc.clone().finalize() == half.crc;
+                filler.crc.update(rest);
+                if !is_same {
+                    return Err(self.differs(block));
+                }
+                filler.half = None;
+                self.content.lock().forget_half(block);
+            }
+            _ => filler.crc.update(bytes),
         }
         Ok(())
     }
@@ -204,14 +224,25 @@ impl Fetcher<'_> {
 
     /// A block that was there before has to be what it was: it may have been served, or hashed.
     fn compare_with_first(&mut self, block: u64, crc: u32) -> Result<(), Break> {
-        let (start, end) = span_of(block, self.size);
-        let (place, proved) = {
+        {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
             }
             if state.note_sum(block, crc) {
                 return Ok(());
+            }
+        }
+        Err(self.differs(block))
+    }
+
+    /// A block that was there before, or the beginning of it, came as another one.
+    fn differs(&mut self, block: u64) -> Break {
+        let (start, end) = span_of(block, self.size);
+        let (place, proved) = {
+            let mut state = self.content.lock();
+            if state.generation != self.generation {
+                return Break::Stop;
             }
             if let Some(fetch) = state.fetch(self.id) {
                 fetch.filling = None;
@@ -224,10 +255,10 @@ impl Fetcher<'_> {
             // What was there was right, so this is not, and nobody has seen it.
             self.written -= end - start;
             let what = format!("{place} {what}");
-            return Err(Break::Broken(Error::new(Kind::Corrupt, what)));
+            return Break::Broken(Error::new(Kind::Corrupt, what));
         }
         self.content.mismatch(&what);
-        Err(Break::Stop)
+        Break::Stop
     }
 
     /// If all is there and was compared, the map says so.

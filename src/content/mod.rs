@@ -36,7 +36,8 @@
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. A content's
+//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. The tenure of the
+//! folder is a leaf that is read while files are made, renamed or deleted by their names, and written once. A content's
 //! condition variables (`changed` for paused downloads, `grown` for the thread that hashes and who waits for it) go with
 //! its state, the store's `idle` with the table; nothing else is held in such a wait.
 //! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
@@ -78,13 +79,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 pub use chores::{Wanted, checksum_in};
 pub use file::Content;
 pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
-pub use whole::HandedOut;
+pub use whole::{CompleteFile, HandedOut};
 pub use work::{Ending, Work};
 
 use crate::error::{Error, Kind};
@@ -259,6 +260,8 @@ pub struct Store {
     comparer: Comparer,
     wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,
+    /// Whether the folder is ours still.
+    tenure: RwLock<bool>,
     /// Held until `shutdown`: two daemons must not write to one folder.
     lock: File,
 }
@@ -346,6 +349,8 @@ impl Store {
             }
         }
         self.discard(self.take_unverified());
+        // Whoever is in the middle of a step on its files ends it; nobody begins another one.
+        *self.tenure.write() = false;
         if let Err(error) = self.lock.unlock() {
             log::debug!("cache: {error}");
         }
@@ -363,6 +368,13 @@ impl Store {
             Some(content) => Ok(content),
             None => Err(self.trash(&blocks::Names::new(&self.root, stem), 0)),
         }
+    }
+
+    /// Permission to make, rename or delete files of the folder by their names, for one short step. `None` once it was left
+    /// to the next, whose files have the same names. Nobody may ask for it twice.
+    fn tenure(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        let is_ours = self.tenure.read();
+        is_ours.then_some(is_ours)
     }
 
     fn root(&self) -> &Path {

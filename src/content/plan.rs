@@ -308,6 +308,7 @@ fn begin(state: &mut State, next: Next) -> u64 {
         begin: from,
         position: from,
         filling: None,
+        shown: false,
         started: Instant::now(),
         received: 0,
         note: None,
