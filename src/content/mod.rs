@@ -10,6 +10,7 @@
 //! | `reader` | one open handle |
 //! | `ask` | a read that waits |
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
+//! | `given` | their files while somebody else uses them |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom |
@@ -53,6 +54,7 @@ mod fetch;
 mod file;
 mod fill;
 mod fresh;
+mod given;
 mod hashing;
 mod hosts;
 mod inspect;
@@ -83,9 +85,9 @@ use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 pub use chores::{Wanted, checksum_in};
 pub use file::Content;
+pub use given::{CompleteFile, HandedOut};
 pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
-pub use whole::{CompleteFile, HandedOut};
 pub use work::{Ending, Work};
 
 use crate::error::{Error, Kind};

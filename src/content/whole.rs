@@ -8,7 +8,6 @@
 //! the stamp that it had when all of it was compared in this run of the machine, because what it reads nobody compares.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
 use super::file::Content;
+use super::given::{CompleteFile, Given, HandedOut};
 use super::reader::Reader;
 use super::stamp::Stamp;
 use super::state::{Copy, State};
@@ -30,82 +30,6 @@ const LONGEST_QUEUE: usize = 64;
 
 /// Reads and hashes one block at a time.
 const STACK: usize = 256 * 1024;
-
-/// A complete copy that the kernel reads by itself. While there is one, the copy is neither dropped nor are its blocks.
-#[derive(Debug)]
-pub struct HandedOut {
-    given: Given,
-    file: File,
-}
-
-impl HandedOut {
-    /// The data file, for reading.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether it is still the copy that is in the cache, and not one that was dropped and fetched anew.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.given.reader.content.lock().generation == self.given.generation
-    }
-}
-
-impl Drop for HandedOut {
-    fn drop(&mut self) {
-        self.given
-            .reader
-            .content
-            .store
-            .comparer
-            .count(|open| open.saturating_sub(1));
-    }
-}
-
-/// A complete copy whose file is in use beside the cache: no block is taken from it until this is dropped.
-#[derive(Debug)]
-struct Given {
-    reader: Reader,
-    generation: u64,
-}
-
-impl Given {
-    /// Under the lock of the reader's content.
-    fn new(reader: Reader, state: &mut State) -> Self {
-        state.handed_out += 1;
-        Given {
-            reader,
-            generation: state.generation,
-        }
-    }
-}
-
-impl Drop for Given {
-    fn drop(&mut self) {
-        let mut state = self.reader.content.lock();
-        // Another copy counts anew.
-        if state.generation == self.generation {
-            state.handed_out = state.handed_out.saturating_sub(1);
-        }
-    }
-}
-
-/// A complete file, to be copied from. Its bytes stay as long as there is one.
-#[derive(Debug)]
-pub struct CompleteFile {
-    file: File,
-    /// None of an empty file.
-    _given: Option<Given>,
-}
-
-impl CompleteFile {
-    /// It, for reading.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-}
 
 impl Content {
     /// Complete, and its MD5 was compared: the kernel may keep its pages.
@@ -132,7 +56,7 @@ impl Content {
     pub fn complete_file(self: &Arc<Self>) -> Option<CompleteFile> {
         if self.size() == 0 {
             let file = tempfile::tempfile_in(self.store.root()).ok()?;
-            return Some(CompleteFile { file, _given: None });
+            return Some(CompleteFile::new(file, None));
         }
         // Open as a reader, so that nothing is dropped meanwhile.
         let reader = self.reader();
@@ -147,10 +71,7 @@ impl Content {
             .reopen()
             .map_err(|error| log::warn!("cache: {}: {error}", self.stem))
             .ok()?;
-        Some(CompleteFile {
-            file,
-            _given: Some(given),
-        })
+        Some(CompleteFile::new(file, Some(given)))
     }
 
     /// Hands the copy to the kernel if it is complete and is what it was when all of it was compared. If only the latter is
@@ -182,8 +103,7 @@ impl Content {
         }
         let given = Given::new(reader, &mut state);
         drop(state);
-        self.store.comparer.count(|open| open + 1);
-        Some(HandedOut { given, file })
+        Some(HandedOut::new(given, file))
     }
 
     /// Whether what was handed out is still what it was then. Compares all of it if the file was touched: the kernel may go
@@ -590,7 +510,8 @@ impl Comparer {
         true
     }
 
-    fn count(&self, change: impl FnOnce(u64) -> u64) {
+    /// The kernel has so many copies now.
+    pub(super) fn count(&self, change: impl FnOnce(u64) -> u64) {
         let mut queue = self.state.lock();
         queue.handed_out = change(queue.handed_out);
     }
