@@ -155,10 +155,14 @@ impl World {
 }
 
 fn read(reader: &Reader, offset: u64) -> Result<Vec<u8>> {
+    read_some(reader, offset, PIECE as u32)
+}
+
+fn read_some(reader: &Reader, offset: u64, length: u32) -> Result<Vec<u8>> {
     let (tell, told) = mpsc::channel();
     reader.read(
         offset,
-        PIECE as u32,
+        length,
         Box::new(move |result| {
             let _ = tell.send(result);
         }),
@@ -247,6 +251,70 @@ fn what_comes_a_second_time_has_to_be_what_it_was() {
     world.serve_right();
     let third = world.open(&store, 0);
     world.check_all(&third, 0);
+}
+
+/// A file of which one reader has seen the beginning of a block when the download of that block ended, as it was for
+/// another reader who left. With the wrong byte, if `is_wrong`.
+fn who_saw_half_a_block(is_wrong: bool) -> (World, Arc<Store>, Reader) {
+    let world = World::new(ContentMode::Ranges, &[24 * MIB]);
+    let store = world.store();
+    let (leaving, staying) = (world.open(&store, 0), world.open(&store, 0));
+    world.check(&leaving, 0, 0..1);
+    if is_wrong {
+        world.serve_wrong(BLOCK + 10);
+    }
+    // The block takes many times as long as its beginning.
+    world.sandbox.knobs(|knobs| knobs.bandwidth = Some(30_000));
+    // It reads on, so that what follows is on its way.
+    world.check(&leaving, 0, PIECE..PIECE + 1);
+    let seen = read_some(&staying, BLOCK, 4096).unwrap();
+    assert_eq!(seen != world.expected(0, BLOCK)[..4096], is_wrong);
+    drop(leaving);
+    wait_for("the end of the download", || store.downloads().is_empty());
+    world.sandbox.knobs(|knobs| knobs.bandwidth = None);
+    world.serve_right();
+    (world, store, staying)
+}
+
+#[test]
+fn what_was_served_of_half_a_block_has_to_come_again_as_it_was() {
+    let (world, store, reader) = who_saw_half_a_block(true);
+    let told = read(&reader, BLOCK).map(drop).map_err(|error| error.kind());
+    assert_eq!(told, Err(Kind::Corrupt));
+    assert!(read(&reader, 0).is_err(), "never a mix");
+    world.check_all(&world.open(&store, 0), 0);
+    let (world, _store, reader) = who_saw_half_a_block(false);
+    world.check_all(&reader, 0);
+}
+
+#[test]
+fn nothing_in_a_folder_is_changed_once_it_was_left_to_the_next() {
+    let world = World::new(ContentMode::Ranges, &[2 * MIB; 2]);
+    let wanted: Vec<Wanted> = (0..2)
+        .map(|file| Wanted {
+            name: file.to_string(),
+            identity: world.identity(file),
+            place: world.place(file),
+        })
+        .collect();
+    let (work, late) = (Work::new(1), Work::new(2));
+    let earlier = world.store();
+    earlier.keep(wanted[..1].to_vec(), true, &work).unwrap();
+    earlier.keep(wanted[1..].to_vec(), false, &work).unwrap();
+    earlier.shutdown();
+    let next = world.store();
+    world.flip(0, MIB);
+    // Work that a command began goes on for a moment.
+    for wanted in [None, Some(&*wanted)] {
+        earlier.clear(wanted, true, &late);
+        earlier.unpin(wanted, &late);
+        earlier.verify(wanted.map(<[Wanted]>::to_vec), &late);
+    }
+    for file in 0..2 {
+        assert!(world.copy(file, "map").exists() && world.copy(file, "data").exists());
+    }
+    assert!(next.has_pins());
+    assert_eq!(late.tell(0).freed, 0);
 }
 
 #[test]

@@ -264,6 +264,7 @@ fn reads_are_cut_at_the_end() {
         .content()
         .complete_file()
         .unwrap()
+        .file()
         .read_to_end(&mut bytes)
         .unwrap();
     assert_eq!(bytes, b"");
@@ -1276,9 +1277,9 @@ fn without_a_cache_every_byte_is_right_however_little_memory_there_is() {
                 }
                 let copy = reader.content().complete_file();
                 assert!(size > 4 * MIB || copy.is_some());
-                if let Some(mut copy) = copy {
+                if let Some(copy) = copy {
                     let mut bytes = Vec::new();
-                    copy.read_to_end(&mut bytes).unwrap();
+                    copy.file().read_to_end(&mut bytes).unwrap();
                     assert!(bytes == world.expected(0, 0, size), "the copy of {size} bytes");
                 }
             }
@@ -1430,8 +1431,8 @@ fn a_whole_file_can_be_had_for_copying() {
         world.check(&reader, 0, 5 * MIB, 1000);
         reader.fetch_all().unwrap();
         let mut bytes = Vec::new();
-        let mut file = reader.content().complete_file().unwrap();
-        file.read_to_end(&mut bytes).unwrap();
+        let file = reader.content().complete_file().unwrap();
+        file.file().read_to_end(&mut bytes).unwrap();
         assert_eq!(md5_hex(&bytes), world.files[0].1.md5());
         assert!(
             world.bytes_sent() <= 7 * MIB + 3 + 2 * KIB,

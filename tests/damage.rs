@@ -265,7 +265,7 @@ fn no_damage_to_a_copy_is_handed_out_as_a_file() {
                 continue;
             };
             let mut bytes = vec![0; SIZE as usize];
-            copy.read_exact_at(&mut bytes, 0).unwrap();
+            copy.file().read_exact_at(&mut bytes, 0).unwrap();
             assert!(bytes == world.files[file].read_at(0, SIZE as usize), "{what}");
         }
     }

@@ -160,12 +160,13 @@ impl Catalog {
             refused: times.drafts,
             failed: FAILED,
         };
+        let words = repository.words();
         Catalog {
             hasty: Arc::new(repository.hasty(PATIENCE)),
             repository,
             times,
             store: keeping.and_then(ask::open_store),
-            reach: Arc::default(),
+            reach: Arc::new(Reach::of(words)),
             kept_since: Mutex::new(SystemTime::UNIX_EPOCH),
             changed: Mutex::default(),
             records: Timed::new(RECORDS_CAPACITY, records),

@@ -2,13 +2,15 @@
 //!
 //! No connection makes it unreachable for a while. What is no answer either, a question that takes too long or a page of
 //! something else, is a doubt that a probe settles. While it is unreachable nothing is asked that can be answered from what
-//! is known, and of those who look one sends a probe when the while is over; it grows with each that fails. Used by
-//! `catalog/` alone. Its lock is a leaf.
+//! is known, and of those who look one sends a probe when the while is over; it grows with each that fails. Whatever the
+//! repository answers to anybody, a file that is read or an upload that is committed, ends it too. Used by `catalog/` alone.
+//! Its lock is a leaf.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Kind};
 
@@ -62,6 +64,8 @@ pub enum Way {
 #[derive(Default)]
 pub struct Reach {
     state: Mutex<State>,
+    /// Counts what the repository answered to anybody.
+    words: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -75,6 +79,8 @@ struct Down {
     offline: Offline,
     pause: Duration,
     until: Instant,
+    /// How many words there were before.
+    words: u64,
 }
 
 /// A probe under way; it is over when this is dropped.
@@ -104,9 +110,27 @@ pub fn heard(error: &Error) -> Heard {
 }
 
 impl Reach {
+    /// Of a repository whose answers are counted there.
+    pub fn of(words: Arc<AtomicU64>) -> Self {
+        Reach {
+            state: Mutex::default(),
+            words,
+        }
+    }
+
+    /// The state, in view of what was heard since.
+    fn now(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        let words = self.words.load(Ordering::Relaxed);
+        if state.down.as_ref().is_some_and(|down| down.words != words) {
+            state.answers_again();
+        }
+        state
+    }
+
     /// Whether to ask now.
     pub fn way(&self) -> Way {
-        let mut state = self.state.lock();
+        let mut state = self.now();
         match &state.down {
             None if state.probing => Way::Doubtful,
             None => Way::Open,
@@ -120,15 +144,12 @@ impl Reach {
 
     /// The repository has answered, whatever it said.
     pub fn answered(&self) {
-        if let Some(down) = self.state.lock().down.take() {
-            let since = down.offline.since.elapsed().unwrap_or_default();
-            log::info!("the repository answers again, after {} s", since.as_secs());
-        }
+        self.state.lock().answers_again();
     }
 
     /// It has not.
     pub fn silent(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.now();
         let now = Instant::now();
         let overdue = state.overdue.take();
         match &mut state.down {
@@ -147,6 +168,7 @@ impl Reach {
                     },
                     pause: FIRST,
                     until: now + FIRST,
+                    words: self.words.load(Ordering::Relaxed),
                 });
             }
         }
@@ -154,13 +176,13 @@ impl Reach {
 
     /// It may not have. Returns whether the caller is to send a probe.
     pub fn doubt(&self) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.now();
         state.down.is_none() && !std::mem::replace(&mut state.probing, true)
     }
 
     /// Somebody wants to know now. Returns whether the caller is to send a probe.
     pub fn hurry(&self) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.now();
         state.overdue = None;
         let Some(down) = &mut state.down else {
             return false;
@@ -171,7 +193,7 @@ impl Reach {
 
     /// Something that was asked for then was shown now.
     pub fn shown(&self, asked: SystemTime) {
-        if let Some(down) = &mut self.state.lock().down {
+        if let Some(down) = &mut self.now().down {
             let known_at = &mut down.offline.known_at;
             *known_at = Some(known_at.map_or(asked, |oldest| oldest.min(asked)));
         }
@@ -192,14 +214,23 @@ impl Reach {
 
     /// Since when it can't be reached, if so.
     pub fn offline(&self) -> Option<Offline> {
-        self.state.lock().down.as_ref().map(|down| down.offline)
+        self.now().down.as_ref().map(|down| down.offline)
     }
 
     /// What is shown although it is not current, if the repository can be reached.
     pub fn overdue(&self) -> Option<Overdue> {
-        let state = self.state.lock();
+        let state = self.now();
         let overdue = state.overdue.as_ref().filter(|_| state.down.is_none())?;
         (overdue.until > SystemTime::now()).then(|| overdue.clone())
+    }
+}
+
+impl State {
+    fn answers_again(&mut self) {
+        if let Some(down) = self.down.take() {
+            let since = down.offline.since.elapsed().unwrap_or_default();
+            log::info!("the repository answers again, after {} s", since.as_secs());
+        }
     }
 }
 
@@ -327,6 +358,19 @@ mod tests {
             end(&reach, broken());
         }
         assert_eq!(pause(&reach), LONGEST);
+    }
+
+    #[test]
+    fn a_word_to_anybody_ends_it_and_those_of_before_do_not() {
+        let words = Arc::<AtomicU64>::default();
+        let reach = Reach::of(Arc::clone(&words));
+        words.fetch_add(1, Ordering::Relaxed);
+        reach.silent();
+        assert_eq!(reach.way(), Way::Shut);
+        words.fetch_add(1, Ordering::Relaxed);
+        assert_eq!((reach.way(), reach.offline()), (Way::Open, None));
+        reach.silent();
+        assert_eq!(reach.way(), Way::Shut, "it is silent again");
     }
 
     #[test]

@@ -74,18 +74,19 @@ impl Content {
         let mut hash = is_complete.then(OrderedHash::new);
         let (mut bytes, mut damaged) = (0, 0);
         for block in 0..blocks_in(size) {
-            {
+            let stamp = {
                 let state = self.lock();
                 // What is in memory alone is no matter of the disk.
                 if !state.presence.has(block) || state.fresh.sole(block).is_some() {
                     continue;
                 }
-            }
+                state.stamp
+            };
             if !progress(bytes) {
                 return Ok(Audit::Stopped);
             }
             let (start, end) = span_of(block, size);
-            match self.check(&blocks, block, blocks.removals()) {
+            match self.check(&blocks, block, blocks.removals(), stamp) {
                 Ok(read) => {
                     if let Some(hash) = &mut hash {
                         hash.feed(start, &read);

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::audit::Audit;
 use super::blocks::{LARGEST, Names};
 use super::evict::{Entry, disk_of, for_each_copy, look_again};
+use super::file::stopping;
 use super::inspect::{CopyFacts, look_at};
 use super::reader::Reader;
 use super::work::{Work, with_advice};
@@ -176,10 +178,13 @@ impl Store {
     fn kept(&self, one: &Fetching, result: Result<()>, pin: bool) -> Outcome {
         let is_checked = matches!(one.wanted.identity, Identity::Md5 { .. });
         let pinned = match result {
-            Ok(()) if pin && is_checked => self
-                .pins()
-                .add(&one.wanted.identity.stem())
-                .map_err(|error| Error::local("pin it", &error)),
+            Ok(()) if pin && is_checked => match self.tenure() {
+                Some(_tenure) => self
+                    .pins()
+                    .add(&one.wanted.identity.stem())
+                    .map_err(|error| Error::local("pin it", &error)),
+                None => Err(stopping()),
+            },
             other => other,
         };
         let facts = self.facts_of(&one.wanted.identity);
@@ -252,7 +257,7 @@ impl Store {
             let bytes = wanted.iter().map(|one| self.facts_of(&one.identity).have);
             work.plan(wanted.len() as u64, bytes.sum());
             for one in wanted {
-                if work.is_stopped() {
+                if self.is_over(work) {
                     return;
                 }
                 let outcome = self.verify_one(&one, work);
@@ -269,7 +274,7 @@ impl Store {
         });
         work.plan(files, bytes);
         for_each_copy(self.root(), |entry| {
-            if work.is_stopped() || entry.stem.starts_with(UNVERIFIED) {
+            if self.is_over(work) || entry.stem.starts_with(UNVERIFIED) {
                 return;
             }
             let Some(identity) = identity_of(&entry.stem) else {
@@ -301,7 +306,7 @@ impl Store {
         let content = self.content(one.identity.clone(), one.place.clone());
         let audit = content.audit(|bytes| {
             work.is_at(bytes);
-            !work.is_stopped()
+            !self.is_over(work)
         });
         let facts = self.facts_of(&one.identity);
         let (fate, reason) = match audit {
@@ -332,12 +337,17 @@ impl Store {
         }
     }
 
+    /// Whether work is to end here: it was stopped, or the folder is about to be left to the next.
+    fn is_over(&self, work: &Work) -> bool {
+        work.is_stopped() || self.is_stopping()
+    }
+
     /// Drops files, or all there are, except what is open and, unless `pinned` is set, what is pinned.
     pub fn clear(&self, wanted: Option<&[Wanted]>, pinned: bool, work: &Work) {
         if let Some(wanted) = wanted {
             work.plan(wanted.len() as u64, 0);
             for one in wanted {
-                if work.is_stopped() {
+                if self.is_over(work) {
                     return;
                 }
                 let stem = one.identity.stem();
@@ -352,9 +362,7 @@ impl Store {
                 let fate = match found {
                     Some(entry) => self.clear_one(&entry, pinned, work),
                     // A pin of which nothing is here.
-                    None if pinned && matches!(self.pins().remove(&one.identity.stem()), Ok(true)) => {
-                        Fate::Unpinned
-                    }
+                    None if pinned && matches!(self.let_go(&one.identity.stem()), Ok(true)) => Fate::Unpinned,
                     None => Fate::Absent,
                 };
                 work.settle(one.outcome(fate, &self.facts_of(&one.identity)));
@@ -362,7 +370,7 @@ impl Store {
             return;
         }
         for_each_copy(self.root(), |entry| {
-            if !work.is_stopped() {
+            if !self.is_over(work) {
                 work.plan(1, 0);
                 work.count(self.clear_one(&entry, pinned, work), 0);
             }
@@ -371,7 +379,7 @@ impl Store {
             // Also those of files of which nothing is here.
             for name in self.pins().all() {
                 let is_gone = !Names::new(self.root(), &stem_of(&name)).map.exists();
-                if is_gone && let Err(error) = self.pins().remove(&name) {
+                if is_gone && let Err(error) = self.let_go(&stem_of(&name)) {
                     log::warn!("cache: can't unpin {name}: {error}");
                 }
             }
@@ -392,7 +400,7 @@ impl Store {
         if !self.drop_if_closed(entry) {
             return Fate::Open;
         }
-        if is_pinned && let Err(error) = self.pins().remove(&entry.stem) {
+        if is_pinned && let Err(error) = self.let_go(&entry.stem) {
             log::warn!("cache: can't unpin {}: {error}", entry.stem);
         }
         self.ledger().give_back(entry.bytes);
@@ -402,7 +410,7 @@ impl Store {
 
     /// Lets files, or all there are, go: they may be dropped again when room is needed.
     pub fn unpin(&self, wanted: Option<&[Wanted]>, work: &Work) {
-        let one = |stem: &str| match self.pins().remove(stem) {
+        let one = |stem: &str| match self.let_go(stem) {
             Ok(true) => (Fate::Unpinned, String::new()),
             Ok(false) => (Fate::Absent, String::new()),
             Err(error) => (Fate::Failed, error.to_string()),
@@ -411,6 +419,9 @@ impl Store {
             Some(wanted) => {
                 work.plan(wanted.len() as u64, 0);
                 for wanted in wanted {
+                    if self.is_over(work) {
+                        return;
+                    }
                     let (fate, reason) = one(&wanted.identity.stem());
                     let facts = self.facts_of(&wanted.identity);
                     work.settle(Outcome {
@@ -421,6 +432,9 @@ impl Store {
             }
             None => {
                 for name in self.pins().all() {
+                    if self.is_over(work) {
+                        return;
+                    }
                     work.plan(1, 0);
                     work.count(one(&name).0, 0);
                 }
@@ -430,7 +444,16 @@ impl Store {
         self.ledger().count_close();
     }
 
+    /// Unpins a copy, unless the folder is the next's already. Tells whether it was pinned.
+    fn let_go(&self, stem: &str) -> io::Result<bool> {
+        match self.tenure() {
+            Some(_tenure) => self.pins().remove(stem),
+            None => Ok(false),
+        }
+    }
+
     fn discard_strange(&self, entry: &Entry) {
+        let Some(_tenure) = self.tenure() else { return };
         let names = Names::new(self.root(), &entry.stem);
         for path in [&names.map, &names.data] {
             if let Err(error) = fs::remove_file(path)

@@ -36,13 +36,14 @@ impl Content {
     /// Why that could not be found out.
     pub fn end(&self, length: u64) -> Result<End> {
         let start = self.size().saturating_sub(length);
-        let (is_here, place) = {
+        let (is_here, place, gone) = {
             let mut state = self.lock_open();
             let is_here = state.first_missing(start, self.size()).is_none();
             let place = state.place.clone();
-            self.rest(&mut state);
-            (is_here, place)
+            let gone = self.rest(&mut state);
+            (is_here, place, gone)
         };
+        self.store.discard(gone);
         if is_here {
             return Ok(End::Near);
         }

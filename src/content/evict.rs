@@ -433,6 +433,7 @@ impl Store {
 
     /// Renames a copy out of the way, so that its name is free. Deleting it may take a while and is for later.
     pub(super) fn trash(&self, names: &Names, bytes: u64) -> Option<Trash> {
+        let _tenure = self.tenure()?;
         // Without its map the data is no copy: so the map goes first, and a crash in between leaves nothing wrong.
         let had_map = fs::remove_file(&names.map).is_ok();
         let gone = self.fresh_trash();

@@ -16,7 +16,7 @@ use super::hashing;
 use super::hosts::Ranges;
 use super::judge::{Verdict, judge};
 use super::plan;
-use super::state::Path;
+use super::state::{Half, Path};
 use super::{Identity, Result, Store};
 use crate::error::{Error, Kind};
 use crate::repository::{Coverage, Download};
@@ -150,15 +150,18 @@ pub(super) struct Filler {
     pub(super) crc: crc32fast::Hasher,
     /// They.
     pub(super) pieces: Vec<Bytes>,
+    /// What was served of it before, until it came again.
+    pub(super) half: Option<Half>,
 }
 
 impl Filler {
-    pub(super) fn new(block: u64) -> Self {
+    pub(super) fn new(block: u64, half: Option<Half>) -> Self {
         Filler {
             block,
             filled: 0,
             crc: crc32fast::Hasher::new(),
             pieces: Vec::new(),
+            half,
         }
     }
 
@@ -209,6 +212,11 @@ impl<'a> Fetcher<'a> {
         if let Some(filler) = self.filler.take() {
             let (start, end) = span_of(filler.block, self.size);
             self.store.ledger().give_back(end - start);
+            let mut state = self.content.lock();
+            // An earlier half that did not come again is longer.
+            if state.generation == self.generation && filler.half.is_none() {
+                state.keep_half(self.id, filler.block, filler.filled, filler.crc.finalize());
+            }
         }
     }
 
@@ -298,6 +306,13 @@ impl<'a> Fetcher<'a> {
             .asks_for_range(request)
             .then_some((request.from, request.end - 1));
         let place = self.content.lock().place.clone();
+        log::trace!(
+            "{}: {} asks for {} to {}",
+            self.content.stem,
+            self.id,
+            request.from,
+            request.end
+        );
         let asked = Instant::now();
         let mut download = self.store.repository().open_content(&place, want)?;
         let mut flow = Flow::begin(asked.elapsed());

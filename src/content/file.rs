@@ -142,6 +142,7 @@ impl Content {
                 return ask.answer(Ok(Vec::new()));
             }
             state.served += 1;
+            state.note_shown(ask.offset, ask.end);
             let start = plan::for_reader(&mut state, ask.reader, &mut View::of(self));
             if !state.fetches.is_empty() {
                 self.changed.notify_all();
@@ -161,7 +162,7 @@ impl Content {
             self.start(start);
             let read = untrusted
                 .iter()
-                .try_for_each(|block| self.check(&blocks, *block, removals).map(drop))
+                .try_for_each(|block| self.check(&blocks, *block, removals, stamp).map(drop))
                 .and_then(|()| Ok(blocks.read_with(ask.offset, ask.end, &in_memory)?));
             match read {
                 // A block taken away meanwhile may have been read as zeros.
@@ -254,7 +255,7 @@ impl Content {
             self.store.end_ending();
         }
         self.store.release_slot();
-        let start = {
+        let (start, gone) = {
             let mut state = self.state.lock();
             let mut view = View::of(self);
             let mut start = plan::for_waiters(&mut state, &mut view);
@@ -262,9 +263,9 @@ impl Content {
             if result.is_ok() {
                 start.append(&mut plan::for_readers(&mut state, &mut view));
             }
-            self.rest(&mut state);
-            start
+            (start, self.rest(&mut state))
         };
+        self.store.discard(gone);
         if let Err(error) = result {
             log::debug!("fetch of {}: {error}", self.stem);
             for ask in failed {
@@ -341,6 +342,9 @@ impl Content {
         if let Some(blocks) = state.blocks() {
             return Ok(Some(Arc::clone(blocks)));
         }
+        let Some(_tenure) = self.store.tenure() else {
+            return Err(stopping());
+        };
         let names = Names::new(self.store.root(), &self.stem);
         let blocks = Blocks::create(&names, state.size)
             .map_err(|error| Error::local(format!("make {}", names.data.display()), &error))?;
@@ -385,24 +389,25 @@ impl Content {
         state
     }
 
-    /// After a reader left or a download ended: if that was the last, the files are closed.
-    pub(super) fn rest(&self, state: &mut State) {
+    /// After a reader left or a download ended: if that was the last, the files are closed. What it returns is to be
+    /// deleted after unlocking.
+    #[must_use]
+    pub(super) fn rest(&self, state: &mut State) -> Option<super::evict::Trash> {
         if !state.is_idle() {
-            return;
+            return None;
         }
         self.store.ledger().count_close();
-        if self.store.keeps_nothing() && !self.store.pins().has(&self.stem) {
-            let gone = self.drop_copy(state);
-            self.store.discard(gone);
-        }
+        let keeps = !self.store.keeps_nothing() || self.store.pins().has(&self.stem);
+        let gone = if keeps { None } else { self.drop_copy(state) };
         state.copy = Copy::Unopened;
         state.presence = super::blocks::Presence::none(0);
         state.forget_bytes();
+        gone
     }
 
     /// A reader leaves.
     pub(super) fn close(self: &Arc<Self>, id: u64) {
-        let left = {
+        let (left, gone) = {
             let mut state = self.state.lock();
             state.readers.remove(&id);
             let left = state.take_waiters(|_, ask| ask.reader == id);
@@ -412,10 +417,11 @@ impl Content {
             {
                 log::debug!("cache: {}: {error}", self.stem);
             }
-            self.rest(&mut state);
+            let gone = self.rest(&mut state);
             self.changed.notify_all();
-            left
+            (left, gone)
         };
+        self.store.discard(gone);
         for ask in left {
             ask.fail(closed());
         }

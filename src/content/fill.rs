@@ -73,15 +73,18 @@ impl Fetcher<'_> {
                 let known = filler.position().saturating_sub(offset).min(now.len() as u64);
                 now = &now[known as usize..];
                 if !now.is_empty() {
-                    filler.crc.update(now);
-                    filler.filled += now.len() as u64;
                     filler.pieces.push(piece.slice_ref(now));
                     if filler.pieces.len() > MOST_PIECES {
                         filler.pieces = vec![filler.pieces.concat().into()];
                     }
                     self.written += now.len() as u64;
+                    self.sum(now)?;
                 }
-                if filler.position() == end {
+                if self
+                    .filler
+                    .as_ref()
+                    .is_some_and(|filler| filler.position() == end)
+                {
                     self.finish(blocks)?;
                 }
             }
@@ -92,9 +95,35 @@ impl Fetcher<'_> {
         Ok(())
     }
 
+    /// Sums bytes of the block in hand. Those that were served of it before have to be the same.
+    fn sum(&mut self, bytes: &[u8]) -> Result<(), Break> {
+        let Some(filler) = &mut self.filler else {
+            return Ok(());
+        };
+        filler.filled += bytes.len() as u64;
+        let block = filler.block;
+        match filler.half {
+            Some(half) if filler.filled >= half.length => {
+                // No longer than these bytes, or it would have been compared with those before.
+                let beyond = (filler.filled - half.length) as usize;
+                let (again, rest) = bytes.split_at(bytes.len() - beyond);
+                filler.crc.update(again);
+                let is_same = filler.crc.clone().finalize() == half.crc;
+                filler.crc.update(rest);
+                if !is_same {
+                    return Err(self.differs(block));
+                }
+                filler.half = None;
+                self.content.lock().forget_half(block);
+            }
+            _ => filler.crc.update(bytes),
+        }
+        Ok(())
+    }
+
     /// Takes a block on, if it is missing and nobody else writes it.
     fn begin(&mut self, block: u64) -> Result<(), Break> {
-        {
+        let half = {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
@@ -112,11 +141,13 @@ impl Fetcher<'_> {
                 filled: 0,
                 pieces: Vec::new(),
             });
-        }
+            fetch.shown = false;
+            state.half_of(block)
+        };
         let (start, end) = span_of(block, self.size);
         self.wait_for_hash(start);
         self.store.make_room(self.content, end - start);
-        self.filler = Some(Filler::new(block));
+        self.filler = Some(Filler::new(block, half));
         Ok(())
     }
 
@@ -273,14 +304,25 @@ impl Fetcher<'_> {
 
     /// A block that was there before has to be what it was: it may have been served, or hashed.
     fn compare_with_first(&mut self, block: u64, crc: u32) -> Result<(), Break> {
-        let (start, end) = span_of(block, self.size);
-        let (place, proved) = {
+        {
             let mut state = self.content.lock();
             if state.generation != self.generation {
                 return Err(Break::Stop);
             }
             if state.note_sum(block, crc) {
                 return Ok(());
+            }
+        }
+        Err(self.differs(block))
+    }
+
+    /// A block that was there before, or the beginning of it, came as another one.
+    fn differs(&mut self, block: u64) -> Break {
+        let (start, end) = span_of(block, self.size);
+        let (place, proved) = {
+            let mut state = self.content.lock();
+            if state.generation != self.generation {
+                return Break::Stop;
             }
             if let Some(fetch) = state.fetch(self.id) {
                 fetch.filling = None;
@@ -293,10 +335,10 @@ impl Fetcher<'_> {
             // What was there was right, so this is not, and nobody has seen it.
             self.written -= end - start;
             let what = format!("{place} {what}");
-            return Err(Break::Broken(Error::new(Kind::Corrupt, what)));
+            return Break::Broken(Error::new(Kind::Corrupt, what));
         }
         self.content.mismatch(&what);
-        Err(Break::Stop)
+        Break::Stop
     }
 
     /// If all is there and was compared, the map says so.

@@ -10,6 +10,7 @@
 //! | `reader` | one open handle |
 //! | `ask` | a read that waits |
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
+//! | `given` | their files while somebody else uses them |
 //! | `stamp` | what tells that a data file was not touched |
 //! | `state` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom |
@@ -37,7 +38,8 @@
 //! # Locks
 //!
 //! Two: each content's state, and the store's table. The state is taken first; whoever holds the table takes nothing
-//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. A content's
+//! else. The queue of copies to compare has a third, which is held with no other. The budget has none. The tenure of the
+//! folder is a leaf that is read while files are made, renamed or deleted by their names, and written once. A content's
 //! condition variables (`changed` for paused downloads, `grown` for the thread that hashes and who waits for it) go with
 //! its state, the store's `idle` with the table; nothing else is held in such a wait.
 //! Neither is held while waiting for the network, reading or writing file data, or calling a reply. (Renaming a
@@ -54,6 +56,7 @@ mod fetch;
 mod file;
 mod fill;
 mod fresh;
+mod given;
 mod hashing;
 mod hosts;
 mod inspect;
@@ -80,14 +83,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 pub use chores::{Wanted, checksum_in};
 pub use end::End;
 pub use file::Content;
+pub use given::{CompleteFile, HandedOut};
 pub use inspect::{CopyFacts, Large, Pinned, Survey, is_cache, look_at, survey};
 pub use reader::Reader;
-pub use whole::HandedOut;
 pub use work::{Ending, Work};
 
 use crate::error::{Error, Kind};
@@ -262,6 +265,8 @@ pub struct Store {
     comparer: Comparer,
     wrong_told: OnceLock<WrongTold>,
     trash_names: AtomicU64,
+    /// Whether the folder is ours still.
+    tenure: RwLock<bool>,
     /// Held until `shutdown`: two daemons must not write to one folder.
     lock: File,
 }
@@ -349,6 +354,8 @@ impl Store {
             }
         }
         self.discard(self.take_unverified());
+        // Whoever is in the middle of a step on its files ends it; nobody begins another one.
+        *self.tenure.write() = false;
         if let Err(error) = self.lock.unlock() {
             log::debug!("cache: {error}");
         }
@@ -366,6 +373,13 @@ impl Store {
             Some(content) => Ok(content),
             None => Err(self.trash(&blocks::Names::new(&self.root, stem), 0)),
         }
+    }
+
+    /// Permission to make, rename or delete files of the folder by their names, for one short step. `None` once it was left
+    /// to the next, whose files have the same names. Nobody may ask for it twice.
+    fn tenure(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        let is_ours = self.tenure.read();
+        is_ours.then_some(is_ours)
     }
 
     fn root(&self) -> &Path {

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::budget::Budget;
 use super::evict::{Ledger, Trash};
@@ -92,6 +92,7 @@ impl Store {
             comparer: Comparer::default(),
             wrong_told: OnceLock::new(),
             trash_names: AtomicU64::new(0),
+            tenure: RwLock::new(true),
             lock,
             settings,
         });
@@ -244,6 +245,59 @@ mod tests {
             (COPIES - left.len() as u8 + 1..COPIES).collect::<Vec<_>>()
         );
         drop(reader);
+    }
+
+    #[test]
+    fn a_file_given_away_holds_its_blocks_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        leave_copies(folder.path());
+        let (store, _leftovers) = Store::prepare(settings(folder.path()), nobody()).unwrap();
+        let content = store.content(identity(0), place());
+        let _reader = content.reader();
+        let given = || content.lock().handed_out;
+        let file = content.complete_file().unwrap();
+        assert_eq!(
+            (given(), file.file().metadata().unwrap().len()),
+            (1, content.size())
+        );
+        drop(file);
+        assert_eq!(given(), 0);
+        // What turns out damaged is not given away.
+        let path = names(folder.path(), 1).data;
+        fs::write(&path, vec![7; fs::metadata(&path).unwrap().len() as usize]).unwrap();
+        let content = store.content(identity(1), place());
+        let _reader = content.reader();
+        assert!(content.complete_file().is_none());
+        assert_eq!(content.lock().handed_out, 0);
+    }
+
+    #[test]
+    fn what_was_compared_before_the_file_changed_is_not_trusted_after() {
+        let folder = tempfile::tempdir().unwrap();
+        leave_copies(folder.path());
+        let (store, _leftovers) = Store::prepare(settings(folder.path()), nobody()).unwrap();
+        let content = store.content(identity(0), place());
+        let _reader = content.reader();
+        let blocks = content.lock().blocks().cloned().unwrap();
+        content.renew_stamp(&blocks);
+        let stamp_now = || content.lock().stamp;
+        let stamp = stamp_now();
+        let is_trusted = || content.lock().presence.is_trusted(0);
+        let compared = |stamp| content.check(&blocks, 0, blocks.removals(), stamp).is_ok();
+        assert!(!is_trusted() && compared(stamp) && is_trusted());
+        // Somebody writes to it, and another read sees that while this one has read the block already.
+        let path = names(folder.path(), 0).data;
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        content.renew_stamp(&blocks);
+        let renewed = stamp_now();
+        assert!(renewed != stamp && !is_trusted());
+        assert!(compared(stamp) && !is_trusted());
+        assert!(compared(renewed) && is_trusted());
     }
 
     #[test]

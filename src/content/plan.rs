@@ -23,10 +23,10 @@ pub(super) const LONGEST: u64 = 16 * 1024 * 1024;
 /// The last ranges of a file bring at least so much. Shorter ones would end together, but after a wait for each.
 const SHORTEST_LAST: u64 = 1024 * 1024;
 
-/// How far to fetch ahead at first of a reader that reads on. Whoever allows many connections wants them used at once.
+/// How far to fetch ahead at first of a reader that reads on, over so many connections: if each brought less, it would
+/// spend more time on waiting for answers than on what they bring.
 pub(super) fn first_window(width: usize) -> u64 {
-    let each = if width > 4 { 1024 * 1024 } else { 512 * 1024 };
-    each * width as u64
+    1024 * 1024 * width as u64
 }
 
 /// For each range, the window of somebody who waits for the whole file.
@@ -308,6 +308,7 @@ fn begin(state: &mut State, next: Next) -> u64 {
         begin: from,
         position: from,
         filling: None,
+        shown: false,
         started: Instant::now(),
         received: 0,
         note: None,

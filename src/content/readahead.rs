@@ -9,12 +9,18 @@ const FIRST: u64 = 1024 * 1024;
 /// again as it read, and the first window.
 const EARNED: u64 = 2;
 
-/// How far out of order the pieces of one sequential reader arrive. The kernel asks in pieces of 128 KiB, up to four at
-/// a time, from several threads; in pieces of up to 1 MiB where root mounted, of which one may overtake another.
+/// The same for a reader that jumped to where it reads: it reads a part, and will stop sooner.
+const EARNED_BY_PART: u64 = 4;
+
+/// How far out of order the pieces of one sequential reader arrive. The kernel asks in pieces of 128 or 256 KiB, up to four
+/// at a time, from several threads; in pieces of up to 1 MiB where root mounted, of which one may overtake another.
 const SLACK: u64 = 512 * 1024;
 
 /// Smaller reads must follow each other exactly to count as sequential; the kernel's read-ahead pieces need not.
 const PIECE: u64 = 64 * 1024;
+
+/// So many jumps among the last eight reads of data are several readers.
+const MANY: u32 = 3;
 
 /// What the reads of one open file look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +56,29 @@ pub(super) struct Run {
     /// How long the run before was, if there was one. A strided reader, or one that reads blocks from the end to the start,
     /// will stop there again, so no more is fetched until it does not.
     before: Option<u64>,
+    /// Which of the last reads of data jumped, the latest in the lowest bit.
+    jumps: u8,
 }
 
 impl Run {
-    fn new(from: u64, end: u64, before: Option<u64>) -> Self {
-        Run { from, end, before }
+    fn first(from: u64, end: u64) -> Self {
+        Run {
+            from,
+            end,
+            before: None,
+            jumps: 0,
+        }
+    }
+
+    /// The one after this, which began with a jump.
+    fn next(self, from: u64, end: u64) -> Self {
+        let jump = u8::from(end - from >= PIECE);
+        Run {
+            from,
+            end,
+            before: Some(self.length()),
+            jumps: self.jumps << jump | jump,
+        }
     }
 
     fn length(&self) -> u64 {
@@ -66,7 +90,29 @@ impl Run {
         Run {
             from: self.from.min(offset),
             end: self.end.max(end),
-            before: self.before,
+            jumps: self.jumps << 1,
+            ..self
+        }
+    }
+
+    /// Whether it is one of several that are read in turns, as by several threads of a program that reads columns. Each has
+    /// its own, and what is fetched ahead of one is in the way of what the others wait for.
+    fn is_one_of_many(&self) -> bool {
+        self.jumps.count_ones() >= MANY
+    }
+
+    /// Whether the run before was so short that it tells nothing of how long this one will be: a look into an index.
+    fn before_was_a_look(&self) -> bool {
+        self.before.is_some_and(|before| before < PIECE)
+    }
+
+    /// How much more of it is worth having. Whoever reads data here and data there, perhaps from several threads, gets at
+    /// most as much again as it read here.
+    fn most(&self) -> u64 {
+        if self.before.is_some_and(|before| before >= PIECE) {
+            self.length()
+        } else {
+            u64::MAX
         }
     }
 
@@ -83,7 +129,7 @@ impl Pattern {
         let read_end = offset.saturating_add(length);
         *self = match *self {
             Pattern::Fresh => Pattern::Random {
-                run: Run::new(offset, read_end, None),
+                run: Run::first(offset, read_end),
                 length,
             },
             Pattern::Random { run, length: last } => {
@@ -95,7 +141,7 @@ impl Pattern {
                     Pattern::Random { run, length }
                 } else {
                     Pattern::Random {
-                        run: Run::new(offset, read_end, Some(run.length())),
+                        run: run.next(offset, read_end),
                         length,
                     }
                 }
@@ -103,18 +149,21 @@ impl Pattern {
             Pattern::Sequential {
                 run, first, earned, ..
             } => {
-                let window = first.saturating_add(earned).min(largest);
+                let window = window_of(first, earned).min(largest);
                 let reach = window.max(SLACK);
                 if offset.abs_diff(run.end) > reach {
                     Pattern::Random {
-                        run: Run::new(offset, read_end, Some(run.length())),
+                        run: run.next(offset, read_end),
                         length,
                     }
                 } else if offset > run.end.saturating_add(SLACK.max(length)) {
                     // A small step over some bytes. The window stays; if the runs between steps are short, it is not used.
                     let before = Some(run.length()).filter(|run| *run < window);
                     Pattern::Sequential {
-                        run: Run::new(offset, read_end, before),
+                        run: Run {
+                            before,
+                            ..Run::first(offset, read_end)
+                        },
                         first,
                         earned,
                         largest,
@@ -139,11 +188,12 @@ impl Pattern {
         matches!(self, Pattern::Sequential { .. })
     }
 
-    /// Begins with a larger window: over several connections, each needs room in it. Not for a reader that jumped: it may
-    /// jump again, as programs do that read parts of a file, and what is ahead of it is lost each time.
+    /// Begins with a larger window: over several connections, each needs room in it. Not for a reader that jumped from
+    /// other data: it may jump again, as programs do that read parts of a file, and what is ahead of it is lost each time.
+    /// Who only looked something up, and reads more now than that took, has found what it reads.
     pub(super) fn widen(&mut self, to: u64) {
         if let Pattern::Sequential { run, first, .. } = self
-            && run.before.is_none()
+            && (run.before.is_none() || (run.before_was_a_look() && run.length() >= PIECE))
         {
             *first = FIRST.max(to);
         }
@@ -160,18 +210,31 @@ impl Pattern {
         else {
             return None;
         };
-        let window = first.saturating_add(earned).min(largest);
+        if run.is_one_of_many() {
+            return None;
+        }
+        let window = window_of(first, earned).min(largest).min(run.most());
         let most = run.likely_end().unwrap_or(u64::MAX);
         let to = run.end.saturating_add(window).min(most);
         (to > run.end).then_some((run.end, to))
     }
 }
 
+/// What a reader has earned on top of the smallest first window, or the first window that it was given, if that is larger:
+/// that one is for the connections, which all have to have something to do.
+fn window_of(first: u64, earned: u64) -> u64 {
+    first.max(FIRST.saturating_add(earned))
+}
+
 fn go_on(run: Run, first: u64, earned: u64, largest: u64) -> Pattern {
+    let part = match run.before {
+        Some(_) => EARNED_BY_PART,
+        None => EARNED,
+    };
     Pattern::Sequential {
         run,
         first,
-        earned: earned.max(run.length() / EARNED),
+        earned: earned.max(run.length() / part),
         largest,
     }
 }
@@ -280,12 +343,68 @@ mod tests {
             let (from, to) = pattern.ahead().unwrap();
             to - from
         };
-        assert_eq!(
-            first(after(&[(0, 128 * K), (128 * K, 128 * K)])),
-            4 * FIRST + 128 * K
-        );
+        assert_eq!(first(after(&[(0, 128 * K), (128 * K, 128 * K)])), 4 * FIRST);
         let jumped = after(&[(MAX, 128 * K), (0, 128 * K), (128 * K, 128 * K)]);
-        assert_eq!(first(jumped), FIRST + 128 * K);
+        assert_eq!(first(jumped), 256 * K, "as much again as it read");
+    }
+
+    #[test]
+    fn who_looked_something_up_and_then_reads_on_is_a_sequential_reader() {
+        let mut pattern = after(&[(0, 16 * K), (9 * MAX, 4 * K), (5 * MAX, 4 * K), (7 * MAX, 8 * K)]);
+        assert_eq!(pattern.ahead(), None);
+        pattern.note(7 * MAX + 8 * K, 256 * K, MAX);
+        pattern.widen(4 * FIRST);
+        let (from, to) = pattern.ahead().unwrap();
+        assert_eq!(to - from, 4 * FIRST);
+        // It has a part of the file before it, and stops sooner than one that began at the file's start.
+        for number in 1..64 {
+            pattern.note(7 * MAX + 8 * K + number * 256 * K, 256 * K, MAX);
+        }
+        let (from, to) = pattern.ahead().unwrap();
+        assert_eq!(to - from, FIRST + (16 * 1024 * K + 8 * K) / 4);
+        // Two small pieces are a look too.
+        let mut pattern = after(&[(9 * MAX, 4 * K), (7 * MAX, 8 * K), (7 * MAX + 8 * K, 8 * K)]);
+        pattern.widen(4 * FIRST);
+        let (from, to) = pattern.ahead().unwrap();
+        assert_eq!(to - from, FIRST + 4 * K);
+    }
+
+    #[test]
+    fn who_reads_data_here_and_there_gets_at_most_as_much_again_as_it_reads() {
+        // The beginnings of some columns, then each of them in turn, in the kernel's pieces.
+        let columns = 16;
+        let piece = 256 * K;
+        let mut pattern = Pattern::Fresh;
+        let mut wanted = 0;
+        for column in 0..columns {
+            pattern.note(column * MAX, piece, MAX);
+            assert_eq!(pattern.ahead(), None);
+        }
+        for column in 0..columns {
+            for number in 1..6 {
+                let offset = column * MAX + number * piece;
+                pattern.note(offset, piece, MAX);
+                pattern.widen(4 * FIRST);
+                if let Some((from, to)) = pattern.ahead() {
+                    assert!(to - from <= number * piece, "{to} after {number} of {column}");
+                    wanted = wanted.max(to - column * MAX);
+                }
+            }
+        }
+        assert!((6 * piece..=10 * piece).contains(&wanted), "{wanted}");
+        // Several threads read columns at the same time.
+        for number in 1..6 {
+            for column in 100..108 {
+                pattern.note(column * MAX + number * piece, piece, MAX);
+                assert_eq!(pattern.ahead(), None);
+            }
+        }
+        // Long runs are read ahead of as ever.
+        for number in 0..4000 {
+            pattern.note(200 * MAX + number * piece, piece, MAX);
+        }
+        let (from, to) = pattern.ahead().unwrap();
+        assert_eq!(to - from, MAX);
     }
 
     #[test]

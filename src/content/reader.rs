@@ -51,6 +51,11 @@ impl Reader {
     /// Notes a read in the reader's pattern. Who reads on takes part in the budget until it jumps, or all is there.
     fn note(&self, offset: u64, length: u64) {
         let store = &self.content.store;
+        log::trace!(
+            "{}: reader {} wants {length} at {offset}",
+            self.content.stem,
+            self.id
+        );
         let mut state = self.content.lock();
         let is_complete = state.is_complete();
         let Some(reading) = state.readers.get_mut(&self.id) else {

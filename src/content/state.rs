@@ -104,6 +104,18 @@ pub(super) struct Filling {
     pub(super) pieces: Vec<Bytes>,
 }
 
+/// The first bytes of a block whose download ended in its middle, when reads had been answered from them. They are in no
+/// checksum, so they have to come again as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Half {
+    /// Of which block.
+    block: u64,
+    /// How many bytes.
+    pub(super) length: u64,
+    /// Their CRC.
+    pub(super) crc: u32,
+}
+
 /// A download.
 pub(super) struct Fetch {
     /// Tells it from others of the same content.
@@ -120,6 +132,8 @@ pub(super) struct Fetch {
     pub(super) position: u64,
     /// The block that comes by it now.
     pub(super) filling: Option<Filling>,
+    /// Reads were answered from that block.
+    pub(super) shown: bool,
     /// When it began.
     pub(super) started: Instant,
     /// Bytes received.
@@ -205,6 +219,8 @@ pub(super) struct State {
     /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
     /// served or hashed.
     sums: Vec<u32>,
+    /// Blocks of which only the beginning came, and was served. One for each download that ended like that.
+    halves: Vec<Half>,
     /// How often the data file was given away: no block may be taken from it.
     pub(super) handed_out: u64,
     /// What the data file of a complete copy was when its trusted blocks were compared.
@@ -241,6 +257,7 @@ impl State {
             hasher: Hasher::Idle,
             fresh: Fresh::default(),
             sums: Vec::new(),
+            halves: Vec::new(),
             handed_out: 0,
             stamp: None,
             comparing: Vec::new(),
@@ -378,12 +395,47 @@ impl State {
         self.forget_hash();
         self.fresh.clear();
         self.sums = Vec::new();
+        self.halves = Vec::new();
+    }
+
+    /// Reads are answered from blocks that are being written, up to and with the one at `end`.
+    pub(super) fn note_shown(&mut self, offset: u64, end: u64) {
+        let touched = offset / BLOCK..end.div_ceil(BLOCK);
+        for fetch in &mut self.fetches {
+            fetch.shown |= fetch.generation == self.generation
+                && fetch
+                    .filling
+                    .as_ref()
+                    .is_some_and(|filling| touched.contains(&filling.block));
+        }
+    }
+
+    /// Download `id` leaves a block of which so many bytes came.
+    pub(super) fn keep_half(&mut self, id: u64, block: u64, length: u64, crc: u32) {
+        let generation = self.generation;
+        let is_shown = self
+            .fetch(id)
+            .is_some_and(|fetch| fetch.shown && fetch.generation == generation);
+        if self.checked && is_shown && length > 0 {
+            self.halves.push(Half { block, length, crc });
+        }
+    }
+
+    /// What was served of a block that is not there.
+    pub(super) fn half_of(&self, block: u64) -> Option<Half> {
+        self.halves.iter().find(|half| half.block == block).copied()
+    }
+
+    /// It came again, and was the same.
+    pub(super) fn forget_half(&mut self, block: u64) {
+        self.halves.retain(|half| half.block != block);
     }
 
     /// How far a block that is being written may be read. The block that completes the file only after the checksum, and
     /// one that comes again only if it is the same.
     fn readable_end(&self, block: u64) -> Option<u64> {
-        if self.checked && (self.completes(block) || self.sum_of(block).is_some()) {
+        let is_compared = self.sum_of(block).is_some() || self.half_of(block).is_some();
+        if self.checked && (self.completes(block) || is_compared) {
             return None;
         }
         self.fillings()

@@ -8,7 +8,6 @@
 //! the stamp that it had when all of it was compared in this run of the machine, because what it reads nobody compares.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::blocks::{BLOCK, Blocks, ReadFault, blocks_in, span_of};
 use super::file::Content;
+use super::given::{CompleteFile, Given, HandedOut};
 use super::reader::Reader;
 use super::stamp::Stamp;
 use super::state::{Copy, State};
@@ -31,40 +31,6 @@ const LONGEST_QUEUE: usize = 64;
 /// Reads and hashes one block at a time.
 const STACK: usize = 256 * 1024;
 
-/// A complete copy that the kernel reads by itself. While there is one, the copy is neither dropped nor are its blocks.
-#[derive(Debug)]
-pub struct HandedOut {
-    reader: Reader,
-    file: File,
-    generation: u64,
-}
-
-impl HandedOut {
-    /// The data file, for reading.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether it is still the copy that is in the cache, and not one that was dropped and fetched anew.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.reader.content.lock().generation == self.generation
-    }
-}
-
-impl Drop for HandedOut {
-    fn drop(&mut self) {
-        let content = &self.reader.content;
-        content.store.comparer.count(|open| open.saturating_sub(1));
-        let mut state = content.lock();
-        // Another copy counts anew.
-        if state.generation == self.generation {
-            state.handed_out = state.handed_out.saturating_sub(1);
-        }
-    }
-}
-
 impl Content {
     /// Complete, and its MD5 was compared: the kernel may keep its pages.
     #[must_use]
@@ -74,7 +40,9 @@ impl Content {
         }
         let mut state = self.lock_open();
         let verified = state.is_complete();
-        self.rest(&mut state);
+        let gone = self.rest(&mut state);
+        drop(state);
+        self.store.discard(gone);
         verified
     }
 
@@ -83,27 +51,27 @@ impl Content {
     }
 
     /// The file on disk, if it is complete and, where it has a checksum, verified. Blocks that an earlier daemon wrote
-    /// are checked first, so this may read the whole file from disk. Its bytes stay, whatever becomes of the cache.
+    /// are checked first, so this may read the whole file from disk.
     #[must_use]
-    pub fn complete_file(self: &Arc<Self>) -> Option<File> {
+    pub fn complete_file(self: &Arc<Self>) -> Option<CompleteFile> {
         if self.size() == 0 {
-            return tempfile::tempfile_in(self.store.root()).ok();
+            let file = tempfile::tempfile_in(self.store.root()).ok()?;
+            return Some(CompleteFile::new(file, None));
         }
         // Open as a reader, so that nothing is dropped meanwhile.
         let reader = self.reader();
-        let blocks = {
-            let mut state = self.lock();
-            let blocks = complete(&state)?;
-            state.handed_out += 1;
-            blocks
-        };
+        let mut state = self.lock();
+        let blocks = complete(&state)?;
+        let given = Given::new(reader, &mut state);
+        drop(state);
         if !self.compare_untrusted(&blocks) {
             return None;
         }
-        let file = blocks.reopen();
-        drop(reader);
-        file.map_err(|error| log::warn!("cache: {}: {error}", self.stem))
-            .ok()
+        let file = blocks
+            .reopen()
+            .map_err(|error| log::warn!("cache: {}: {error}", self.stem))
+            .ok()?;
+        Some(CompleteFile::new(file, Some(given)))
     }
 
     /// Hands the copy to the kernel if it is complete and is what it was when all of it was compared. If only the latter is
@@ -133,15 +101,9 @@ impl Content {
         if !Arc::ptr_eq(&now, &blocks) {
             return None;
         }
-        state.handed_out += 1;
-        let generation = state.generation;
+        let given = Given::new(reader, &mut state);
         drop(state);
-        self.store.comparer.count(|open| open + 1);
-        Some(HandedOut {
-            reader,
-            file,
-            generation,
-        })
+        Some(HandedOut::new(given, file))
     }
 
     /// Whether what was handed out is still what it was then. Compares all of it if the file was touched: the kernel may go
@@ -195,9 +157,11 @@ impl Content {
             if self.store.is_stopping() {
                 return false;
             }
-            if !self.lock().presence.is_trusted(block)
-                && let Err(fault) = self.check(blocks, block, removals)
-            {
+            let (is_trusted, stamp) = {
+                let state = self.lock();
+                (state.presence.is_trusted(block), state.stamp)
+            };
+            if !is_trusted && let Err(fault) = self.check(blocks, block, removals, stamp) {
                 log::warn!("cache: {}: {fault:?}", self.stem);
                 return false;
             }
@@ -205,15 +169,18 @@ impl Content {
         true
     }
 
-    /// Reads a block and compares it with its CRC, and remembers the outcome.
+    /// Reads a block and compares it with its CRC, and remembers the outcome. What was removed, and the stamp, are those of
+    /// before.
     pub(super) fn check(
         &self,
         blocks: &Arc<Blocks>,
         block: u64,
         removals: u64,
+        stamp: Option<Stamp>,
     ) -> Result<Vec<u8>, ReadFault> {
         let read = blocks.read_summed(block);
-        self.note_compared(blocks, block, removals, read.as_ref().map(|(_, crc)| *crc));
+        let compared = read.as_ref().map(|(_, crc)| *crc);
+        self.note_compared(blocks, block, removals, stamp, compared);
         read.map(|(bytes, _)| bytes)
     }
 
@@ -222,6 +189,7 @@ impl Content {
         blocks: &Arc<Blocks>,
         block: u64,
         removals: u64,
+        stamp: Option<Stamp>,
         compared: Result<u32, &ReadFault>,
     ) {
         let mut state = self.lock();
@@ -232,7 +200,10 @@ impl Content {
         }
         match compared {
             Ok(crc) => {
-                state.presence.trust(block);
+                // Whoever found the file changed meanwhile trusts nothing that was compared before.
+                if state.stamp == stamp {
+                    state.presence.trust(block);
+                }
                 state.note_sum(block, crc);
             }
             Err(ReadFault::Damaged(block)) => {
@@ -434,7 +405,7 @@ impl Reader {
         for block in &task.untrusted {
             let (start, end) = span_of(*block, content.size());
             let compared = blocks.compare(*block, &bytes[(start - from) as usize..(end - from) as usize]);
-            content.note_compared(blocks, *block, removals, compared.as_ref().copied());
+            content.note_compared(blocks, *block, removals, task.stamp, compared.as_ref().copied());
             compared.ok()?;
         }
         Some((bytes, from))
@@ -539,7 +510,8 @@ impl Comparer {
         true
     }
 
-    fn count(&self, change: impl FnOnce(u64) -> u64) {
+    /// The kernel has so many copies now.
+    pub(super) fn count(&self, change: impl FnOnce(u64) -> u64) {
         let mut queue = self.state.lock();
         queue.handed_out = change(queue.handed_out);
     }

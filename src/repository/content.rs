@@ -190,6 +190,7 @@ impl Repository {
             ))
             .at(&url, Some(status))
         })?;
+        self.transport.note_word(&url);
         log::debug!(
             "GET {}: {status}, {} ms, {coverage:?}",
             shown(&url),

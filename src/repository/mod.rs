@@ -43,7 +43,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -218,6 +218,12 @@ impl Repository {
     #[must_use]
     pub fn limits_seen(&self) -> Option<RateLimit> {
         self.transport.pacer.last()
+    }
+
+    /// Counts the requests, of every kind, that the repository itself answered as it should.
+    #[must_use]
+    pub fn words(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.transport.words)
     }
 
     /// How many requests were sent, of every kind.

@@ -169,6 +169,8 @@ pub(super) struct Transport {
     pub(super) proxy: Option<Url>,
     /// Requests sent.
     pub(super) sent: Arc<AtomicU64>,
+    /// Those that the repository itself answered as it should.
+    pub(super) words: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -232,6 +234,7 @@ impl Transport {
             pacer: Arc::default(),
             proxy,
             sent: Arc::default(),
+            words: Arc::default(),
         })
     }
 
@@ -249,6 +252,7 @@ impl Transport {
             pacer: Arc::clone(&self.pacer),
             proxy: self.proxy.clone(),
             sent: Arc::clone(&self.sent),
+            words: Arc::clone(&self.words),
         }
     }
 
@@ -458,7 +462,12 @@ impl Transport {
             });
         }
         let value = match serde_json::from_slice(&body) {
-            Ok(value) => value,
+            Ok(value) => {
+                if success {
+                    self.note_word(&url);
+                }
+                value
+            }
             Err(_) if body.is_empty() || !ask.json || is_redirect(status) => Value::Null,
             Err(_) => {
                 return Err(Failure::passing(answer::not_json(&ask.doing, &headers)).at(&url, Some(status)));
@@ -471,6 +480,13 @@ impl Transport {
             body: Bytes::new(),
             url,
         })
+    }
+
+    /// What was asked for came from here. It counts if that is the repository, and not another host that it sent us to.
+    pub(super) fn note_word(&self, from: &Url) {
+        if Origin::of(from) == *self.base.origin() {
+            self.words.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Reads a body: bounded in size, and in the time without a byte.

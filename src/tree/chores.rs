@@ -300,7 +300,7 @@ fn do_it(tree: &Weak<Tree>, order: &Order, work: &Work) -> Result<()> {
         What::Clear => {
             store.clear((!of_all).then_some(&*wanted), order.pins, work);
             // What is pinned is found, without the repository, by what is known of its record.
-            if of_all && !work.is_stopped() && !store.has_pins() {
+            if of_all && !work.is_stopped() && !store.is_ending() && !store.has_pins() {
                 work.freed(catalog.clear_kept());
             }
         }

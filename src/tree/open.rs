@@ -513,7 +513,7 @@ impl Tree {
         if !is_same(self.floors.catalog.files(&owner)?) {
             return Err(Error::call(libc::EEXIST));
         }
-        let staged = area.adopt(draft, key, &stored, told.mtime.or(entry.updated))?;
+        let staged = area.adopt(draft, key, stored.file(), told.mtime.or(entry.updated))?;
         if !self.floors.catalog.known_files(&owner).is_none_or(is_same) {
             area.release(&staged)?;
             return Err(Error::call(libc::EEXIST));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdm_sandbox::{ALICE, Effect, Fault, NewRecord, Route, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::{Mount, errno, how, mount, mount_again, names, noise, shell, until};
+use crate::support::{Mount, Plan, errno, how, mount, mount_again, names, noise, shell, until};
 
 const SIZE: usize = 2_000_000;
 
@@ -16,6 +16,26 @@ fn snow() -> NewRecord {
     NewRecord::titled("Snow")
         .file("a.csv", noise(SIZE, 1))
         .file("maps/b.tif", noise(SIZE, 2))
+}
+
+/// A repository, and a record in it.
+fn snowy() -> (Sandbox, String) {
+    let sandbox = Sandbox::start();
+    let id = sandbox.publish(snow());
+    (sandbox, id)
+}
+
+/// A mount that asks for everything anew each time.
+fn asking(url: &str) -> Plan {
+    how(url).token(ALICE).arguments(&["--metadata-ttl", "0s"])
+}
+
+/// The repository and its record, such a mount that has looked at it, and the record's document.
+fn looking() -> (Sandbox, String, Mount, String) {
+    let (sandbox, id) = snowy();
+    let mount = asking(&sandbox.url()).start();
+    let document = look(&mount, &id);
+    (sandbox, id, mount, document)
 }
 
 /// Looks at a record as a user would, reads one of its files and its document, and returns the latter.
@@ -45,8 +65,7 @@ fn said_by_status(place: &Path) -> String {
 
 #[test]
 fn what_an_earlier_mount_learned_is_used_without_a_request_for_as_long_as_it_is_current() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let concept = sandbox.concept_of(&id);
     let first = mount(&sandbox);
     let document = look(&first, &id);
@@ -68,14 +87,9 @@ fn what_an_earlier_mount_learned_is_used_without_a_request_for_as_long_as_it_is_
 
 #[test]
 fn what_an_earlier_mount_learned_is_asked_for_again_when_its_time_is_over_or_a_user_wants_it() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let (folder, document) = looked_at(&sandbox, &id);
-    let over = how(&sandbox.url())
-        .token(ALICE)
-        .folder(folder)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
+    let over = asking(&sandbox.url()).folder(folder).start();
     sandbox.reset_counts();
     assert_eq!(look(&over, &id), document);
     assert!(sandbox.count(Route::Record) > 0, "{:?}", sandbox.counts());
@@ -90,16 +104,11 @@ fn what_an_earlier_mount_learned_is_asked_for_again_when_its_time_is_over_or_a_u
 
 #[test]
 fn a_repository_that_is_gone_is_mounted_and_what_was_known_is_listed_and_read() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let url = sandbox.url();
     let (folder, document) = looked_at(&sandbox, &id);
     drop(sandbox);
-    let mount = how(&url)
-        .token(ALICE)
-        .folder(folder)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
+    let mount = asking(&url).folder(folder).start();
     assert!(mount.log().contains("can't be reached"), "{}", mount.log());
     assert_eq!(look(&mount, &id), document);
     let files = mount.path("records").join(&id).join("files");
@@ -116,8 +125,7 @@ fn a_repository_that_is_gone_is_mounted_and_what_was_known_is_listed_and_read() 
 
 #[test]
 fn looking_costs_no_time_limits_while_the_repository_is_gone() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let url = sandbox.url();
     let (folder, _) = looked_at(&sandbox, &id);
     drop(sandbox);
@@ -133,8 +141,7 @@ fn looking_costs_no_time_limits_while_the_repository_is_gone() {
 
 #[test]
 fn a_repository_of_which_nothing_is_known_is_not_mounted_while_it_is_gone() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let url = sandbox.url();
     let (folder, _) = looked_at(&sandbox, &id);
     drop(sandbox);
@@ -150,13 +157,7 @@ fn a_repository_of_which_nothing_is_known_is_not_mounted_while_it_is_gone() {
 
 #[test]
 fn a_repository_that_falls_silent_is_stale_until_it_answers_again() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
-    let mount = how(&sandbox.url())
-        .token(ALICE)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
-    let document = look(&mount, &id);
+    let (sandbox, id, mount, document) = looking();
     sandbox.fault(Fault::anywhere().then(Effect::Reset));
     assert_eq!(look(&mount, &id), document);
     assert!(mount.status().offline.is_some());
@@ -169,14 +170,35 @@ fn a_repository_that_falls_silent_is_stale_until_it_answers_again() {
 }
 
 #[test]
+fn a_file_that_is_read_or_sent_ends_the_silence() {
+    let (sandbox, id) = snowy();
+    let draft = sandbox.draft(NewRecord::titled("Rain").file("old.csv", "1"));
+    let mount = asking(&sandbox.url()).start();
+    look(&mount, &id);
+    let drafts = mount.path("drafts").join(&draft);
+    names(&drafts);
+    let falls_silent = || {
+        sandbox.fault(Fault::anywhere().then(Effect::Reset));
+        until("it is noticed", || {
+            look(&mount, &id);
+            mount.status().offline.is_some()
+        });
+        sandbox.clear_faults();
+        // It is not a probe that finds out.
+        sandbox.fault(Fault::on(Route::Search).then(Effect::Reset));
+    };
+    falls_silent();
+    let file = mount.path("records").join(&id).join("files/maps/b.tif");
+    assert!(fs::read(file).unwrap() == noise(SIZE, 2));
+    assert!(mount.status().offline.is_none(), "its bytes came");
+    falls_silent();
+    fs::write(drafts.join("new.csv"), "2").unwrap();
+    assert!(mount.status().offline.is_none(), "it was committed");
+}
+
+#[test]
 fn what_is_known_is_shown_while_the_rate_limit_wants_a_long_pause_and_the_status_says_so() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
-    let mount = how(&sandbox.url())
-        .token(ALICE)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
-    let document = look(&mount, &id);
+    let (sandbox, id, mount, document) = looking();
     sandbox.fault(Fault::anywhere().then(Effect::TooManyRequests { retry_after: 600 }));
     assert_eq!(look(&mount, &id), document);
     let status = mount.status();
@@ -188,13 +210,7 @@ fn what_is_known_is_shown_while_the_rate_limit_wants_a_long_pause_and_the_status
 
 #[test]
 fn a_page_of_something_else_hides_nothing_that_was_known() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
-    let mount = how(&sandbox.url())
-        .token(ALICE)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
-    let document = look(&mount, &id);
+    let (sandbox, id, mount, document) = looking();
     sandbox.fault(Fault::anywhere().then(Effect::HtmlError(403)));
     assert_eq!(look(&mount, &id), document);
     let folder = mount.unmount(&[]);
@@ -207,8 +223,7 @@ fn a_page_of_something_else_hides_nothing_that_was_known() {
 
 #[test]
 fn a_record_that_is_gone_by_the_repositorys_word_is_not_shown_from_what_was_known() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let url = sandbox.url();
     let (folder, _) = looked_at(&sandbox, &id);
     sandbox.fault(
@@ -216,11 +231,7 @@ fn a_record_that_is_gone_by_the_repositorys_word_is_not_shown_from_what_was_know
             .record(&id)
             .then(Effect::ServerError(403)),
     );
-    let mount = how(&url)
-        .token(ALICE)
-        .folder(folder)
-        .arguments(&["--metadata-ttl", "0s"])
-        .start();
+    let mount = asking(&url).folder(folder).start();
     let path = mount.path("records").join(&id);
     assert_eq!(errno(fs::metadata(&path)), libc::EACCES);
     let folder = mount.unmount(&[]);
@@ -232,8 +243,7 @@ fn a_record_that_is_gone_by_the_repositorys_word_is_not_shown_from_what_was_know
 
 #[test]
 fn a_daemon_that_was_killed_leaves_what_it_knew() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let url = sandbox.url();
     let first = mount(&sandbox);
     let document = look(&first, &id);
@@ -250,8 +260,7 @@ fn a_daemon_that_was_killed_leaves_what_it_knew() {
 
 #[test]
 fn nothing_on_disk_tells_the_token() {
-    let sandbox = Sandbox::start();
-    let id = sandbox.publish(snow());
+    let (sandbox, id) = snowy();
     let (folder, _) = looked_at(&sandbox, &id);
     let cache = folder.path().join("cache");
     let found = shell(&format!("grep -rl {ALICE} {} || true", cache.display()));

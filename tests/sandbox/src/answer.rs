@@ -379,6 +379,8 @@ fn logged(method: &Method, path: &str, headers: &HeaderMap, route: Route) -> tra
         sent: 0,
         received: 0,
         in_flight: true,
+        began_ms: 0,
+        ended_ms: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -39,6 +39,10 @@ pub struct Request {
     pub received: u64,
     /// Whether it is still being served.
     pub in_flight: bool,
+    /// When it came, in milliseconds since the sandbox started.
+    pub began_ms: u64,
+    /// When its answer was handed to the connection.
+    pub ended_ms: Option<u64>,
 }
 
 /// The counters of a request under way.
@@ -48,9 +52,9 @@ pub(crate) struct Meter {
     pub received: AtomicU64,
 }
 
-#[derive(Default)]
 pub(crate) struct Traffic {
     trace: Trace,
+    started: Instant,
     state: Mutex<State>,
     /// Grows with every start and end of a request.
     events: Mutex<u64>,
@@ -72,6 +76,18 @@ impl State {
     }
 }
 
+impl Default for Traffic {
+    fn default() -> Self {
+        Traffic {
+            trace: Trace::default(),
+            started: Instant::now(),
+            state: Mutex::default(),
+            events: Mutex::default(),
+            changed: Condvar::default(),
+        }
+    }
+}
+
 impl Traffic {
     pub fn traced(trace: Trace) -> Traffic {
         Traffic {
@@ -80,8 +96,14 @@ impl Traffic {
         }
     }
 
+    /// Milliseconds since the start. They fit for longer than any sandbox runs.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Notes a request's start. The guard notes its end when it is dropped.
-    pub fn begin(self: &Arc<Self>, route: Route, request: Request) -> InFlight {
+    pub fn begin(self: &Arc<Self>, route: Route, mut request: Request) -> InFlight {
+        request.began_ms = self.now();
         let meter = Arc::new(Meter::default());
         let mut state = self.state.lock();
         let number = state.next;
@@ -180,6 +202,7 @@ impl Drop for InFlight {
         state.in_flight -= 1;
         if let Some((_, request, _)) = state.find(self.number) {
             request.in_flight = false;
+            request.ended_ms = Some(self.traffic.now());
         }
         drop(state);
         self.traffic.signal();
