@@ -173,16 +173,22 @@ impl Fetcher<'_> {
     }
 
     fn write(&self, blocks: &Blocks, at: u64, pieces: &[Bytes]) -> Result<(), Break> {
-        let what = || format!("write {} to the cache", self.content.stem);
-        let Err(error) = blocks.write(at, pieces) else {
+        self.with_room("write", || blocks.write(at, pieces))
+    }
+
+    /// Writes something of the copy, and once more if the disk was full and there was something to drop.
+    fn with_room(&self, what: &str, write: impl Fn() -> std::io::Result<()>) -> Result<(), Break> {
+        let failed = |error: &std::io::Error| {
+            Error::local(format!("{what} {} in the cache", self.content.stem), error)
+        };
+        let Err(error) = write() else {
             return Ok(());
         };
-        let error = Error::local(what(), &error);
+        let error = failed(&error);
         if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
             return Err(Break::Failed(error));
         }
-        let again = blocks.write(at, pieces);
-        again.map_err(|error| Break::Failed(Error::local(what(), &error)))
+        write().map_err(|error| Break::Failed(failed(&error)))
     }
 
     /// Tells readers how far the bytes are.
@@ -290,16 +296,7 @@ impl Fetcher<'_> {
     }
 
     fn mark(&self, block: u64, crc: u32, blocks: &Blocks) -> Result<(), Break> {
-        let what = || format!("write the map of {} in the cache", self.content.stem);
-        let Err(error) = blocks.mark(block, crc) else {
-            return Ok(());
-        };
-        let error = Error::local(what(), &error);
-        if error.kind() != Kind::DiskFull || !self.store.make_room_on_full_disk(self.content) {
-            return Err(Break::Failed(error));
-        }
-        let again = blocks.mark(block, crc);
-        again.map_err(|error| Break::Failed(Error::local(what(), &error)))
+        self.with_room("write the map of", || blocks.mark(block, crc))
     }
 
     /// A block that was there before has to be what it was: it may have been served, or hashed.

@@ -72,15 +72,7 @@ impl Repository {
     pub fn reserve_doi(&self, id: &RecordId) -> Result<Record> {
         let doing = format!("reserve a DOI for draft {id}");
         let ask = Ask::new(Method::POST, self.doi_url(id)?, doing.as_str());
-        match self.ask(ask) {
-            Ok(answer) => read_record(answer, &doing),
-            // Was it carried out?
-            Err(error) if error.kind().is_passing() => match self.draft(id) {
-                Ok(draft) if draft.doi().is_some() => Ok(draft),
-                _ => Err(error),
-            },
-            Err(error) => Err(error),
-        }
+        self.ask_for_draft(ask, id, &doing, |draft| draft.doi().is_some())
     }
 
     /// Gives a reserved DOI back, and gives the draft without it.
@@ -90,10 +82,21 @@ impl Repository {
     pub fn release_doi(&self, id: &RecordId) -> Result<Record> {
         let doing = format!("release the DOI of draft {id}");
         let ask = Ask::new(Method::DELETE, self.doi_url(id)?, doing.as_str());
+        self.ask_for_draft(ask, id, &doing, |draft| draft.doi().is_none())
+    }
+
+    /// Changes a draft that is the answer. Of one whose answer was lost it is looked whether it `is_done`.
+    fn ask_for_draft(
+        &self,
+        ask: Ask,
+        id: &RecordId,
+        doing: &str,
+        is_done: impl Fn(&Record) -> bool,
+    ) -> Result<Record> {
         match self.ask(ask) {
-            Ok(answer) => read_record(answer, &doing),
+            Ok(answer) => read_record(answer, doing),
             Err(error) if error.kind().is_passing() => match self.draft(id) {
-                Ok(draft) if draft.doi().is_none() => Ok(draft),
+                Ok(draft) if is_done(&draft) => Ok(draft),
                 _ => Err(error),
             },
             Err(error) => Err(error),

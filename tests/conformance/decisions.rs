@@ -98,12 +98,7 @@ fn publishing_for_sure_a_second_time_does_no_harm(server: &Server) {
 }
 
 fn a_refused_publish_names_the_fields(server: &Server) {
-    let saved = server
-        .owner
-        .create_draft(&json!({"metadata": {"title": "Only a title"}}))
-        .unwrap();
-    let id = saved.record.id;
-    server.add(&id, "a", b"1").unwrap();
+    let id = server.draft_with_a_title_alone();
     let error = server.owner.publish_for_sure(&id).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(

@@ -156,12 +156,7 @@ fn publishing_with_files_in_transfer_is_not_ready(server: &Server) {
 }
 
 fn publishing_names_the_fields_that_are_missing(server: &Server) {
-    let saved = server
-        .owner
-        .create_draft(&json!({"metadata": {"title": "Only a title"}}))
-        .unwrap();
-    let id = saved.record.id;
-    server.add(&id, "a", b"1").unwrap();
+    let id = server.draft_with_a_title_alone();
     let error = server.owner.publish(&id).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let words = error.server_message().unwrap();

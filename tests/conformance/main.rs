@@ -23,33 +23,27 @@ mod search;
 mod server;
 mod vocabularies;
 
+/// Makes two tests of each function: one on a sandbox of its own, one on the real server.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_both_with!((); $($name),*);
+    };
+}
+
 /// As [`on_both`], but those on the real server run one at a time: it remembers of which communities a user is a member, and
 /// forgets it at a wrong moment when several are made at once.
 #[macro_export]
 macro_rules! on_both_one_at_a_time {
     ($($name:ident),* $(,)?) => {
-        mod on_the_sandbox {
-            $(#[test]
-            fn $name() {
-                super::$name(&$crate::server::Server::sandbox());
-            })*
-        }
-        mod on_a_real_server {
-            $(#[test]
-            fn $name() {
-                if let Some(server) = $crate::server::Server::real() {
-                    let _alone = $crate::server::alone();
-                    super::$name(&server);
-                }
-            })*
-        }
+        $crate::on_both_with!($crate::server::alone(); $($name),*);
     };
 }
 
-/// Makes two tests of each function: one on a sandbox of its own, one on the real server.
+/// What the two have in common: `$guard` is held while a test runs on the real server.
 #[macro_export]
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
+macro_rules! on_both_with {
+    ($guard:expr; $($name:ident),*) => {
         mod on_the_sandbox {
             $(#[test]
             fn $name() {
@@ -60,6 +54,7 @@ macro_rules! on_both {
             $(#[test]
             fn $name() {
                 if let Some(server) = $crate::server::Server::real() {
+                    let _guard = $guard;
                     super::$name(&server);
                 }
             })*

@@ -96,6 +96,14 @@ impl Server {
         self.draft_like(&document(title), files)
     }
 
+    /// A draft that lacks all that publishing asks for but a title and a file.
+    pub fn draft_with_a_title_alone(&self) -> RecordId {
+        let document = json!({"metadata": {"title": "Only a title"}});
+        let id = self.owner.create_draft(&document).unwrap().record.id;
+        self.add(&id, "a", b"1").unwrap();
+        id
+    }
+
     pub fn draft_like(&self, document: &Value, files: &[(&str, &[u8])]) -> RecordId {
         let saved = self.owner.create_draft(document).unwrap();
         assert_eq!(saved.problems, []);

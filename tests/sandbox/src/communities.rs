@@ -199,15 +199,7 @@ pub(crate) async fn create(app: &App, call: &mut Call) -> Result<Reply, Failure>
     let mut errors = Vec::new();
     let slug = slug_of(&body, &mut errors);
     let (metadata, access) = check(&body, flavour, &mut errors)?;
-    if errors.is_empty() && store.communities.0.values().any(|one| one.slug == slug) {
-        errors.push(FieldError::new(
-            "slug",
-            "A community with this identifier already exists.",
-        ));
-    }
-    if !errors.is_empty() {
-        return Err(Problem::validation(&errors).into());
-    }
+    refuse(&store, &slug, errors)?;
     let (id, now) = (store.new_uuid(), store.now());
     let community = Community {
         id: id.clone(),
@@ -299,15 +291,7 @@ pub(crate) async fn rename(app: &App, call: &mut Call) -> Result<Reply, Failure>
     store.communities.owned(&call.target.id, call.user)?;
     let mut errors = Vec::new();
     let slug = slug_of(&body, &mut errors);
-    if errors.is_empty() && store.communities.0.values().any(|one| one.slug == slug) {
-        errors.push(FieldError::new(
-            "slug",
-            "A community with this identifier already exists.",
-        ));
-    }
-    if !errors.is_empty() {
-        return Err(Problem::validation(&errors).into());
-    }
+    refuse(&store, &slug, errors)?;
     let now = store.now();
     let community = store.communities.owned(&call.target.id, call.user)?;
     community.slug = slug;
@@ -446,6 +430,18 @@ fn names_in(body: &Map<String, Value>) -> Result<Vec<(String, Option<Value>)>, P
         0 => Err(Problem::invalid("communities", "Shorter than minimum length 1.")),
         1..=10 => Ok(names),
         _ => Err(Problem::invalid("communities", "Longer than maximum length 10.")),
+    }
+}
+
+/// The errors, or that the slug is taken, if so.
+fn refuse(store: &Store, slug: &str, mut errors: Vec<FieldError>) -> Result<(), Problem> {
+    if errors.is_empty() && store.communities.0.values().any(|one| one.slug == slug) {
+        let taken = "A community with this identifier already exists.";
+        errors.push(FieldError::new("slug", taken));
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::validation(&errors)),
     }
 }
 

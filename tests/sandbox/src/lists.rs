@@ -17,17 +17,23 @@ pub(crate) fn sorted(call: &Call, known: &[&str]) -> Result<Option<String>, Prob
     }
 }
 
-/// One page of a list of anything but records.
-pub(crate) fn page(app: &App, call: &Call, path: &str, hits: Vec<Value>) -> Result<Reply, Failure> {
+/// Which page is asked for, and how long it is.
+pub(crate) fn page_and_size(call: &Call, wrong: impl Fn(&str) -> Problem) -> Result<(usize, usize), Problem> {
     let number = |name: &str, default: usize| match call.param(name) {
         None => Ok(default),
         Some(text) => text
             .parse()
             .ok()
             .filter(|number| *number >= 1)
-            .ok_or_else(|| Problem::invalid(name, "Must be greater than or equal to 1.")),
+            .ok_or_else(|| wrong(name)),
     };
-    let (page, size) = (number("page", 1)?, number("size", 25)?);
+    Ok((number("page", 1)?, number("size", 25)?))
+}
+
+/// One page of a list of anything but records.
+pub(crate) fn page(app: &App, call: &Call, path: &str, hits: Vec<Value>) -> Result<Reply, Failure> {
+    let wrong = |name: &str| Problem::invalid(name, "Must be greater than or equal to 1.");
+    let (page, size) = page_and_size(call, wrong)?;
     if (page - 1).saturating_mul(size) >= 10_000
         || (call.param("q").is_some() && call.param("suggest").is_some())
     {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::errors::Problem;
+use crate::lists::page_and_size;
 use crate::mimetypes;
 use crate::query::Query;
 use crate::records::{self, is_owner, may_read};
@@ -74,15 +75,7 @@ impl Params {
             return Err(Problem::query());
         }
         let query = Query::parse(call.param("q").unwrap_or_default());
-        let number = |name: &str, default: usize| match call.param(name) {
-            None => Ok(default),
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|number| *number >= 1)
-                .ok_or_else(Problem::query),
-        };
-        let (page, size) = (number("page", 1)?, number("size", 25)?);
+        let (page, size) = page_and_size(call, |_| Problem::query())?;
         if (page - 1).saturating_mul(size) >= WINDOW {
             return Err(Problem::query());
         }
@@ -106,6 +99,21 @@ impl Params {
     }
 }
 
+/// The records that one may see: the latest version of each, or all.
+fn shown<'a>(
+    index: &'a Index,
+    store: &'a Store,
+    call: &'a Call,
+    params: &'a Params,
+) -> impl Iterator<Item = &'a Arc<Document>> {
+    let latest = latest_of_each(index.records().map(|record| (record.clone(), false)));
+    index.records().filter(move |record| {
+        let newest = latest.get(&record.parent);
+        let is_newest = || newest.is_some_and(|(newest, _)| newest.id == record.id);
+        may_read(store, record, call.user) && (params.all_versions || is_newest())
+    })
+}
+
 /// `GET /records`: the latest version of each record that one may see.
 pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
     let kind = call.accepts(records::JSON)?;
@@ -122,14 +130,8 @@ pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
     let params = Params::parse(call, "bestmatch", "newest", &sorts)?;
     let (mut store, mut index) = (app.store.lock(), app.index.lock());
     index.refresh(app, &mut store);
-    let latest = latest_of_each(index.records().map(|record| (record.clone(), false)));
-    let hits = index.records().filter(|record| {
-        may_read(&store, record, call.user)
-            && (params.all_versions
-                || latest
-                    .get(&record.parent)
-                    .is_some_and(|(latest, _)| latest.id == record.id))
-            && (params.query.matches(record, true) || params.query.is_of_parent_doi(&store, record))
+    let hits = shown(&index, &store, call, &params).filter(|record| {
+        (params.query.matches(record, true) || params.query.is_of_parent_doi(&store, record))
             && call.param("resource_type").is_none_or(|wanted| {
                 record
                     .metadata
@@ -157,15 +159,8 @@ pub(crate) fn of_community(app: &App, call: &Call) -> Result<Reply, Failure> {
     let (mut store, mut index) = (app.store.lock(), app.index.lock());
     index.refresh(app, &mut store);
     let community = store.communities.readable(&call.target.id, call.user)?.id.clone();
-    let latest = latest_of_each(index.records().map(|record| (record.clone(), false)));
-    let hits = index.records().filter(|record| {
-        store.parent_of(record).communities.contains(&community)
-            && may_read(&store, record, call.user)
-            && (params.all_versions
-                || latest
-                    .get(&record.parent)
-                    .is_some_and(|(latest, _)| latest.id == record.id))
-            && params.query.matches(record, true)
+    let hits = shown(&index, &store, call, &params).filter(|record| {
+        store.parent_of(record).communities.contains(&community) && params.query.matches(record, true)
     });
     let hits = hits.map(|record| (record.clone(), false)).collect();
     let path = format!("/api/communities/{}/records", call.target.id);
