@@ -22,20 +22,21 @@ fn submitted(server: &Server) -> (RecordId, Request) {
 
 fn a_request_tells_who_asks_and_who_decides_by_their_names(server: &Server) {
     let (_, request) = submitted(server);
-    let request = server.owner.request(&request.id).unwrap();
-    let (kind, id) = request.receiver.clone().unwrap();
+    let asked = || server.owner.request(&request.id).unwrap();
+    let (kind, id) = asked().receiver.unwrap();
     let community = server.owner.community(&id).unwrap();
     assert_eq!(kind, "community");
     let name = format!("{} ({})", community.slug, community.title);
-    assert_eq!(request.receiver_name, Some(name));
-    let creator = request.creator_name.unwrap();
-    assert!(!creator.is_empty());
-    let said = server
-        .owner
-        .request_timeline(&request.id, &Search::default())
-        .unwrap()
-        .items;
-    assert_eq!(said[0].author_name, Some(creator));
+    // Servers look names up in their index, which learns of what is new a moment later.
+    eventually("all are told by their names", || {
+        let request = asked();
+        let search = Search::default();
+        let said = server.owner.request_timeline(&request.id, &search).unwrap();
+        let author = said.items.first().and_then(|first| first.author_name.clone());
+        request.receiver_name.as_ref() == Some(&name)
+            && request.creator_name.is_some_and(|creator| !creator.is_empty())
+            && author == asked().creator_name
+    });
 }
 
 fn status(server: &Server, id: &RecordId) -> String {
