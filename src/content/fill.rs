@@ -21,10 +21,8 @@ use crate::error::{Error, Kind};
 /// How many blocks to hash before looking up, once the last one came.
 const CATCH_UP_AT_END: u64 = 64;
 
-/// How many blocks may wait for being hashed before downloads wait too: enough for the hash never to lack any.
-const MOST_UNHASHED: u64 = 32;
-
-/// How long a download waits for the hash, to go on then. Longer than hashing all that is there takes.
+/// How long a download waits for the hash, to go on then, and not to wait for it again. Longer than hashing takes what
+/// downloads may be ahead by.
 const LONGEST_WAIT_FOR_HASH: Duration = Duration::from_secs(10);
 
 /// How long to wait for the thread that hashes before telling it again to end.
@@ -154,21 +152,27 @@ impl Fetcher<'_> {
     /// A download must not run away from the hash. The last block waits for the hash of all others, which one core computes
     /// as fast as it can only if the rest leaves it that core. And what is not hashed yet can't be dropped if there is no
     /// room for the file.
-    fn wait_for_hash(&self, position: u64) {
-        let most = self.store.limits().most / 2;
+    fn wait_for_hash(&mut self, position: u64) {
+        if self.gave_up_on_hash {
+            return;
+        }
+        let (content, store) = (self.content, self.store);
+        let most = store.limits().most / 2;
         let until = Instant::now() + LONGEST_WAIT_FOR_HASH;
-        let mut state = self.content.lock();
+        let mut state = content.lock();
         let is_far = |state: &State| {
-            state.unhashed_run() > MOST_UNHASHED
-                || (!state.has_room && position.saturating_sub(state.hashed) > most)
+            state.runs_away() || (!state.has_room && position.saturating_sub(state.hashed) > most)
         };
         while state.hasher == Hasher::Follows
             && !state.unhashed().is_empty()
             && is_far(&state)
-            && Instant::now() < until
-            && !self.store.is_stopping()
+            && !store.is_stopping()
         {
-            self.content.wait_for_bytes(&mut state, LONGEST_STEP);
+            if Instant::now() >= until {
+                self.gave_up_on_hash = true;
+                break;
+            }
+            content.wait_for_bytes(&mut state, LONGEST_STEP);
         }
     }
 
@@ -372,6 +376,7 @@ impl Fetcher<'_> {
             });
         }
         state.presence.set(block, true);
+        state.note_gap_closed(block);
         if let Some(Held { pieces, is_sole }) = fresh
             && (is_sole || state.hasher == Hasher::Follows)
         {

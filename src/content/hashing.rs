@@ -36,7 +36,7 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
         if !state.checked || state.proved || state.hasher != Hasher::Idle {
             return;
         }
-        state.hasher = Hasher::Follows;
+        state.begin_to_hash();
     }
     let (follower, blocks) = (Arc::clone(content), Arc::clone(blocks));
     let started = thread::Builder::new()

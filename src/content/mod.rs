@@ -69,6 +69,8 @@ mod readahead;
 mod reader;
 mod stamp;
 mod state;
+#[cfg(test)]
+mod tests;
 mod thrift;
 mod verify;
 mod whole;

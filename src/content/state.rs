@@ -29,6 +29,9 @@ pub(super) const SOON: u64 = 4 * 1024 * 1024;
 /// What is left of a whole stream that is worth finishing although nobody reads any more.
 const WORTH_FINISHING: u64 = 64 * 1024 * 1024;
 
+/// How many blocks may wait for being hashed before downloads wait too: enough for the hash never to lack any.
+const MOST_UNHASHED: u64 = 32;
+
 /// The copy on disk.
 pub(super) enum Copy {
     /// Nobody looked yet.
@@ -214,6 +217,9 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
+    /// Up to this block was there, without a gap, what the hash has to catch up with: since the thread that hashes began,
+    /// or since a gap closed before it. No download waits for that.
+    behind: u64,
     /// Blocks that are still in memory.
     pub(super) fresh: Fresh,
     /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
@@ -255,6 +261,7 @@ impl State {
             proved: false,
             hash: None,
             hasher: Hasher::Idle,
+            behind: 0,
             fresh: Fresh::default(),
             sums: Vec::new(),
             halves: Vec::new(),
@@ -331,11 +338,31 @@ impl State {
         }
     }
 
-    /// How many blocks could be hashed at once.
-    pub(super) fn unhashed_run(&self) -> u64 {
+    /// A thread hashes what is there, and follows what comes.
+    pub(super) fn begin_to_hash(&mut self) {
+        self.hasher = Hasher::Follows;
+        self.behind = self.end_of_run_from(self.hashed / BLOCK);
+    }
+
+    /// Whether downloads run away from the hash: by what they brought that could be hashed at once.
+    pub(super) fn runs_away(&self) -> bool {
         let next = self.hashed / BLOCK;
-        let end = self.presence.next_missing(next);
-        end.unwrap_or_else(|| blocks_in(self.size)).saturating_sub(next)
+        self.end_of_run_from(next).saturating_sub(next.max(self.behind)) > MOST_UNHASHED
+    }
+
+    /// The block came. If it closes a gap before more than downloads may be ahead of the hash, they don't wait until all of
+    /// that is hashed.
+    pub(super) fn note_gap_closed(&mut self, block: u64) {
+        let end = self.end_of_run_from(block);
+        if end - block > MOST_UNHASHED && self.end_of_run_from(self.hashed / BLOCK) == end {
+            self.behind = end;
+        }
+    }
+
+    /// Where the blocks end that are there from this one on without a gap.
+    fn end_of_run_from(&self, block: u64) -> u64 {
+        let end = self.presence.next_missing(block);
+        end.unwrap_or_else(|| blocks_in(self.size)).max(block)
     }
 
     /// A block that was there and was lost before it was hashed, because the disk changed it. Until it came again,
@@ -387,6 +414,7 @@ impl State {
         self.hash = None;
         self.fresh.clear_copies();
         self.hashed = 0;
+        self.behind = self.end_of_run_from(0);
         self.proved = false;
     }
 
@@ -702,5 +730,35 @@ mod tests {
         state.proved = true;
         state.hashed = 0;
         assert!(state.unhashed().is_empty());
+    }
+
+    #[test]
+    fn downloads_are_ahead_of_the_hash_by_what_they_bring_only() {
+        let place = state_with(&[]).place;
+        let mut state = State::new(place, 1000 * BLOCK, true);
+        let come = |state: &mut State, blocks: Range<u64>| {
+            for block in blocks {
+                state.presence.set(block, true);
+                state.note_gap_closed(block);
+            }
+        };
+        come(&mut state, 0..100);
+        state.begin_to_hash();
+        assert!(!state.runs_away(), "it was there before");
+        come(&mut state, 100..100 + MOST_UNHASHED);
+        assert!(!state.runs_away());
+        come(&mut state, 132..133);
+        assert!(state.runs_away());
+        state.hashed = 101 * BLOCK;
+        assert!(!state.runs_away());
+        come(&mut state, 200..300);
+        come(&mut state, 133..199);
+        assert!(state.runs_away());
+        come(&mut state, 199..200);
+        assert!(!state.runs_away(), "a gap closed before a long stretch");
+        come(&mut state, 300..333);
+        assert!(state.runs_away());
+        state.forget_hash();
+        assert!(!state.runs_away(), "all of it is to be hashed again");
     }
 }
