@@ -85,7 +85,7 @@ impl Content {
     /// when somebody asks.
     pub fn doubt(&self, offset: u64, end: u64) {
         let mut state = self.state.lock();
-        if state.is_complete() {
+        if state.is_complete() || state.proved {
             return;
         }
         for block in offset / BLOCK..end.min(self.size()).div_ceil(BLOCK) {

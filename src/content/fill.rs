@@ -14,7 +14,6 @@ use super::file::{Content, stopping};
 use super::fresh::{Fresh, Pieces};
 use super::hashing;
 use super::state::{Copy, Filling, Hasher, State};
-use super::verify::OrderedHash;
 use super::{Identity, Result};
 use crate::error::{Error, Kind};
 
@@ -36,14 +35,14 @@ const ROOM_AT_ONCE: u64 = 16 * BLOCK;
 
 /// A block that is kept in memory.
 #[derive(Clone)]
-struct Held {
+pub(super) struct Held {
     pieces: Arc<Pieces>,
     /// And not on disk.
     is_sole: bool,
 }
 
 /// What became of a block that came.
-enum Settled {
+pub(super) enum Settled {
     /// It is there.
     There,
     /// It completes a file that is not compared with its checksum yet, or is the last and in memory alone.
@@ -247,7 +246,7 @@ impl Fetcher<'_> {
                 self.mark(block, crc, blocks)?;
                 is_written = true;
             }
-            match self.settle(block, false, fresh.clone())? {
+            match self.settle(block, None, fresh.clone())? {
                 Settled::There => break,
                 Settled::HasSoles => self.write_soles(blocks)?,
                 Settled::Completes => match &mut fresh {
@@ -357,12 +356,19 @@ impl Fetcher<'_> {
         self.content.compare_later();
     }
 
-    /// The block is there from now on, unless something has to be done before.
-    fn settle(&self, block: u64, verified: bool, fresh: Option<Held>) -> Result<Settled, Break> {
+    /// The block is there from now on, unless something has to be done before. All of the file is right with it if it was
+    /// `verified` by a hash of this age, and no byte was doubted since.
+    pub(super) fn settle(
+        &self,
+        block: u64,
+        verified: Option<u64>,
+        fresh: Option<Held>,
+    ) -> Result<Settled, Break> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
         }
+        let verified = verified == Some(state.hash_age);
         if !verified && state.checked && state.completes(block) {
             return Ok(Settled::Completes);
         }
@@ -423,24 +429,29 @@ impl Fetcher<'_> {
             drop(ending);
             let lost = self.content.lock().lose(damaged);
             self.store.ledger().give_back(lost);
-            return self.settle_last(block, false, blocks);
+            return self.settle_last(block, None, blocks);
         }
-        let Some(hash) = ending.hash.take() else {
+        let Some(hashing::Taken { hash, age }) = ending.taken.take() else {
             return Ok(false);
         };
         let found = hash.finish();
         if found != md5 {
+            if self.content.lock().hash_age != age {
+                // Bytes of it were doubted meanwhile, and come again.
+                drop(ending);
+                return self.settle_last(block, None, blocks);
+            }
             self.content.mismatch(&format!("has the MD5 {found}"));
             return Err(Break::Stop);
         }
         self.store.forget_mismatch(&self.content.stem);
-        self.settle_last(block, true, blocks)?;
+        let is_there = self.settle_last(block, Some(age), blocks)?;
         self.note_complete(blocks);
-        Ok(true)
+        Ok(is_there)
     }
 
     /// Settles a block that is on disk. Tells whether it is there now.
-    fn settle_last(&self, block: u64, verified: bool, blocks: &Blocks) -> Result<bool, Break> {
+    fn settle_last(&self, block: u64, verified: Option<u64>, blocks: &Blocks) -> Result<bool, Break> {
         loop {
             match self.settle(block, verified, None)? {
                 Settled::There => return Ok(true),
@@ -452,7 +463,7 @@ impl Fetcher<'_> {
 
     /// Hashes to the end of the file. Tells a block that is not what it was.
     fn hash_rest(&self, ending: &mut Ending<'_>, blocks: &Arc<Blocks>) -> Result<Option<u64>, Break> {
-        let Some(hash) = &mut ending.hash else {
+        let Some(hashing::Taken { hash, .. }) = &mut ending.taken else {
             return Ok(None);
         };
         while hash.position() < self.size {
@@ -489,8 +500,7 @@ impl Fetcher<'_> {
         state.hasher = Hasher::Leaves;
         Ending {
             content: self.content,
-            generation: state.generation,
-            hash: Some(hashing::take(&mut state)),
+            taken: Some(hashing::take(&mut state)),
         }
     }
 }
@@ -499,8 +509,7 @@ impl Fetcher<'_> {
 /// was right, it goes back as far as it got.
 struct Ending<'a> {
     content: &'a Content,
-    generation: u64,
-    hash: Option<OrderedHash>,
+    taken: Option<hashing::Taken>,
 }
 
 impl Drop for Ending<'_> {
@@ -508,14 +517,10 @@ impl Drop for Ending<'_> {
         {
             let mut state = self.content.lock();
             state.hasher = Hasher::Idle;
-            if state.generation == self.generation && !state.proved {
-                match self.hash.take() {
-                    Some(hash) => {
-                        state.hashed = hash.position();
-                        state.hash = Some(hash);
-                    }
-                    None => state.forget_hash(),
-                }
+            match self.taken.take() {
+                Some(taken) => taken.give_back(&mut state),
+                None if !state.proved => state.forget_hash(),
+                None => {}
             }
         }
         self.content.announce_hash();

@@ -217,6 +217,8 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
+    /// Counts how often what was hashed was forgotten: what a thread has in hand then is worth nothing.
+    pub(super) hash_age: u64,
     /// Up to this block was there, without a gap, what the hash has to catch up with: since the thread that hashes began,
     /// or since a gap closed before it. No download waits for that.
     behind: u64,
@@ -261,6 +263,7 @@ impl State {
             proved: false,
             hash: None,
             hasher: Hasher::Idle,
+            hash_age: 0,
             behind: 0,
             fresh: Fresh::default(),
             sums: Vec::new(),
@@ -403,14 +406,15 @@ impl State {
         if let Some(sum) = self.sums.get_mut(block as usize) {
             *sum = 0;
         }
-        // Should a thread be hashing it right now, all is found wrong in the end and fetched again.
-        if self.hashed > block * BLOCK {
+        // A thread that hashes may have it in hand.
+        if self.hashed > block * BLOCK || self.hasher != Hasher::Idle {
             self.forget_hash();
         }
     }
 
-    /// Forgets what was hashed.
+    /// Forgets what was hashed, also what a thread has in hand.
     pub(super) fn forget_hash(&mut self) {
+        self.hash_age += 1;
         self.hash = None;
         self.fresh.clear_copies();
         self.hashed = 0;
