@@ -396,6 +396,8 @@ impl Fetcher<'_> {
             && let Copy::Partial(blocks) = &state.copy
         {
             state.copy = Copy::Complete(Arc::clone(blocks));
+            // All of it is on disk, and nothing is left to be hashed.
+            state.fresh.clear();
             // Nothing is fetched ahead for them any more.
             for reading in state.readers.values_mut() {
                 reading.share = None;

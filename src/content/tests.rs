@@ -25,12 +25,17 @@ struct World {
 impl World {
     /// So many blocks, the last of them one byte long.
     fn new(blocks: u64) -> World {
+        World::with_limit(blocks, 1 << 30)
+    }
+
+    /// The same in a cache of so many bytes.
+    fn with_limit(blocks: u64, limit: u64) -> World {
         let folder = tempfile::tempdir().unwrap();
         let size = (blocks - 1) * BLOCK + 1;
         let bytes: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
         let settings = Settings {
             directory: folder.path().join("cache"),
-            limit: 1 << 30,
+            limit,
             keep_free: 0.0,
             connections: 4,
             window: 1 << 25,
@@ -227,4 +232,18 @@ fn what_was_proved_is_not_doubted() {
     world.doubt(0);
     let state = world.content.lock();
     assert!(state.proved && state.presence.has(0) && state.sum_of(0).is_some());
+}
+
+#[test]
+fn a_complete_file_takes_no_room_in_memory() {
+    let world = World::with_limit(4, 0);
+    let (mut fetcher, blocks) = world.fetcher();
+    for block in 0..3 {
+        bring(&mut fetcher, &blocks, block, &world.block(block));
+    }
+    let room = &world.content.store.fresh;
+    assert_eq!(room.taken(), 3 * BLOCK, "nothing is on disk yet");
+    bring(&mut fetcher, &blocks, 3, &world.block(3));
+    assert!(world.content.is_verified());
+    assert_eq!(room.taken(), 0);
 }
