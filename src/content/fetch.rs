@@ -220,6 +220,11 @@ impl<'a> Fetcher<'a> {
             if state.generation == self.generation && filler.half.is_none() {
                 state.keep_half(self.id, filler.block, filler.filled, filler.crc.finalize());
             }
+            // What was served of it is noted: nothing more may be.
+            if let Some(fetch) = state.fetch(self.id) {
+                fetch.filling = None;
+                fetch.position = start;
+            }
         }
     }
 

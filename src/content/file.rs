@@ -90,7 +90,7 @@ impl Content {
         }
         for block in offset / BLOCK..end.min(self.size()).div_ceil(BLOCK) {
             self.store.ledger().give_back(state.lose(block));
-            state.forget_sum(block);
+            state.doubt(block);
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) enum Settled {
     Completes,
     /// It is the last, and others are in memory alone.
     HasSoles,
+    /// It was doubted while it came, and has to come again.
+    Doubted,
 }
 
 impl Fetcher<'_> {
@@ -107,11 +109,19 @@ impl Fetcher<'_> {
                 filler.crc.update(again);
                 let is_same = filler.crc.clone().finalize() == half.crc;
                 filler.crc.update(rest);
-                if !is_same {
-                    return Err(self.differs(block));
-                }
                 filler.half = None;
-                self.content.lock().forget_half(block);
+                let filled = filler.filled;
+                let mut state = self.content.lock();
+                // Unless it was doubted meanwhile.
+                let is_known = state.half_of(block).is_some();
+                if is_known && !is_same {
+                    drop(state);
+                    let (start, end) = span_of(block, self.size);
+                    self.filler = None;
+                    self.store.ledger().give_back(end - start);
+                    return Err(self.differs(block, filled));
+                }
+                state.forget_half(block);
             }
             _ => filler.crc.update(bytes),
         }
@@ -139,6 +149,7 @@ impl Fetcher<'_> {
                 pieces: Vec::new(),
             });
             fetch.shown = false;
+            fetch.doubted = false;
             state.half_of(block)
         };
         let (start, end) = span_of(block, self.size);
@@ -249,6 +260,7 @@ impl Fetcher<'_> {
             match self.settle(block, None, fresh.clone())? {
                 Settled::There => break,
                 Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Doubted => return Ok(self.leave_out(block, blocks)),
                 Settled::Completes => match &mut fresh {
                     // It is read back from the disk.
                     Some(fresh) if fresh.is_sole => fresh.is_sole = false,
@@ -313,12 +325,13 @@ impl Fetcher<'_> {
                 return Ok(());
             }
         }
-        Err(self.differs(block))
+        let (start, end) = span_of(block, self.size);
+        Err(self.differs(block, end - start))
     }
 
-    /// A block that was there before, or the beginning of it, came as another one.
-    fn differs(&mut self, block: u64) -> Break {
-        let (start, end) = span_of(block, self.size);
+    /// A block that was there before, or the beginning of it, came as another one: so many bytes of it.
+    fn differs(&mut self, block: u64, came: u64) -> Break {
+        let start = block * BLOCK;
         let (place, proved) = {
             let mut state = self.content.lock();
             if state.generation != self.generation {
@@ -333,7 +346,7 @@ impl Fetcher<'_> {
         let what = format!("sent other bytes for block {block} than before");
         if proved {
             // What was there was right, so this is not, and nobody has seen it.
-            self.written -= end - start;
+            self.written -= came;
             let what = format!("{place} {what}");
             return Break::Broken(Error::new(Kind::Corrupt, what));
         }
@@ -367,6 +380,14 @@ impl Fetcher<'_> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
+        }
+        if let Some(fetch) = state.fetch(self.id)
+            && std::mem::take(&mut fetch.doubted)
+        {
+            fetch.filling = None;
+            fetch.position = (block + 1) * BLOCK;
+            state.forget_sum(block);
+            return Ok(Settled::Doubted);
         }
         let verified = verified == Some(state.hash_age);
         if !verified && state.checked && state.completes(block) {
@@ -458,9 +479,19 @@ impl Fetcher<'_> {
             match self.settle(block, verified, None)? {
                 Settled::There => return Ok(true),
                 Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Doubted => return Ok(self.leave_out(block, blocks)),
                 Settled::Completes => return Ok(false),
             }
         }
+    }
+
+    /// A block that was written is not kept, and whoever waits for it is fetched for anew. False: it is not there.
+    fn leave_out(&self, block: u64, blocks: &Blocks) -> bool {
+        if let Err(error) = blocks.unmark(block) {
+            log::warn!("cache: the map of {}: {error}", self.content.stem);
+        }
+        self.content.replan();
+        false
     }
 
     /// Hashes to the end of the file. Tells a block that is not what it was.

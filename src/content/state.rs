@@ -137,6 +137,8 @@ pub(super) struct Fetch {
     pub(super) filling: Option<Filling>,
     /// Reads were answered from that block.
     pub(super) shown: bool,
+    /// And what they saw was doubted: it is not kept.
+    pub(super) doubted: bool,
     /// When it began.
     pub(super) started: Instant,
     /// Bytes received.
@@ -401,8 +403,23 @@ impl State {
         true
     }
 
-    /// A block that came was wrong: another one may come in its place.
+    /// What readers saw of a block was wrong: another one may come in its place. Of one that is still coming nothing more is
+    /// shown.
+    pub(super) fn doubt(&mut self, block: u64) {
+        self.forget_sum(block);
+        let generation = self.generation;
+        for fetch in &mut self.fetches {
+            let is_it = fetch
+                .filling
+                .as_ref()
+                .is_some_and(|filling| filling.block == block);
+            fetch.doubted |= is_it && fetch.shown && fetch.generation == generation;
+        }
+    }
+
+    /// Another block may come in the place of this one, and of what came of it.
     pub(super) fn forget_sum(&mut self, block: u64) {
+        self.forget_half(block);
         if let Some(sum) = self.sums.get_mut(block as usize) {
             *sum = 0;
         }
@@ -447,7 +464,7 @@ impl State {
         let generation = self.generation;
         let is_shown = self
             .fetch(id)
-            .is_some_and(|fetch| fetch.shown && fetch.generation == generation);
+            .is_some_and(|fetch| fetch.shown && !fetch.doubted && fetch.generation == generation);
         if self.checked && is_shown && length > 0 {
             self.halves.push(Half { block, length, crc });
         }
@@ -458,7 +475,7 @@ impl State {
         self.halves.iter().find(|half| half.block == block).copied()
     }
 
-    /// It came again, and was the same.
+    /// It came again, and was the same, or may be another.
     pub(super) fn forget_half(&mut self, block: u64) {
         self.halves.retain(|half| half.block != block);
     }
@@ -475,11 +492,11 @@ impl State {
             .map(|filling| block * BLOCK + filling.filled)
     }
 
-    /// The blocks that are coming.
+    /// The blocks that are coming, and may be shown.
     fn fillings(&self) -> impl Iterator<Item = &Filling> {
         self.fetches
             .iter()
-            .filter(|fetch| fetch.generation == self.generation)
+            .filter(|fetch| fetch.generation == self.generation && !fetch.doubted)
             .filter_map(|fetch| fetch.filling.as_ref())
     }
 

@@ -86,6 +86,7 @@ impl World {
             position: 0,
             filling: None,
             shown: false,
+            doubted: false,
             started: Instant::now(),
             received: 0,
             note: None,
@@ -106,6 +107,28 @@ impl World {
     /// Other bytes than are right.
     fn wrong_block(&self, block: u64) -> Bytes {
         self.block(block).iter().map(|byte| byte ^ 1).collect()
+    }
+
+    /// The first bytes of a block come and are served. Returns where they end.
+    fn show_half(&self, fetcher: &mut Fetcher<'_>, blocks: &Arc<Blocks>, block: u64, bytes: &Bytes) -> u64 {
+        let (start, half) = (block * BLOCK, bytes.slice(..bytes.len() / 2));
+        bring(fetcher, blocks, block, &half);
+        let end = start + half.len() as u64;
+        let mut state = self.content.lock();
+        assert_eq!(state.first_missing(start, end), None);
+        state.note_shown(start, end);
+        end
+    }
+
+    /// The rest of a block comes, of which these are the bytes.
+    fn bring_rest(
+        &self,
+        fetcher: &mut Fetcher<'_>,
+        blocks: &Arc<Blocks>,
+        from: u64,
+        bytes: &Bytes,
+    ) -> Result<(), &'static str> {
+        take(fetcher, blocks, from, &bytes.slice((from % BLOCK) as usize..))
     }
 
     fn doubt(&self, block: u64) {
@@ -246,4 +269,95 @@ fn a_complete_file_takes_no_room_in_memory() {
     bring(&mut fetcher, &blocks, 3, &world.block(3));
     assert!(world.content.is_verified());
     assert_eq!(room.taken(), 0);
+}
+
+#[test]
+fn half_a_block_that_was_doubted_may_come_again_as_another() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    world.show_half(&mut fetcher, &blocks, 1, &world.wrong_block(1));
+    fetcher.finish_up();
+    assert!(world.content.lock().half_of(1).is_some());
+    world.doubt(1);
+    bring(&mut fetcher, &blocks, 1, &world.block(1));
+    assert!(world.content.lock().presence.has(1));
+}
+
+#[test]
+fn half_a_block_may_be_doubted_while_it_comes_again() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    let end = world.show_half(&mut fetcher, &blocks, 1, &world.wrong_block(1));
+    fetcher.finish_up();
+    let right = world.block(1);
+    let early = right.slice(..10);
+    bring(&mut fetcher, &blocks, 1, &early);
+    assert!(end > BLOCK + 10);
+    world.doubt(1);
+    assert_eq!(
+        world.bring_rest(&mut fetcher, &blocks, BLOCK + 10, &right),
+        Ok(())
+    );
+    assert!(world.content.lock().presence.has(1), "nobody saw these bytes");
+}
+
+#[test]
+fn a_block_that_was_doubted_while_it_came_is_not_kept() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    bring(&mut fetcher, &blocks, 0, &world.block(0));
+    let wrong = world.wrong_block(1);
+    let end = world.show_half(&mut fetcher, &blocks, 1, &wrong);
+    world.doubt(1);
+    assert_eq!(world.content.lock().first_missing(BLOCK, end), Some(BLOCK));
+    assert_eq!(world.bring_rest(&mut fetcher, &blocks, end, &wrong), Ok(()));
+    {
+        let state = world.content.lock();
+        assert!(!state.presence.has(1) && state.sum_of(1).is_none());
+    }
+    assert!(blocks.read_summed(1).is_err(), "the map knows nothing of it");
+    bring(&mut fetcher, &blocks, 1, &world.block(1));
+    bring(&mut fetcher, &blocks, 2, &world.block(2));
+    assert!(world.content.is_verified());
+}
+
+#[test]
+fn half_a_block_that_was_doubted_is_not_noted_when_its_download_ends() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    world.show_half(&mut fetcher, &blocks, 1, &world.wrong_block(1));
+    world.doubt(1);
+    fetcher.finish_up();
+    assert!(world.content.lock().half_of(1).is_none());
+}
+
+#[test]
+fn nothing_is_shown_of_half_a_block_once_it_was_noted_how_much_was() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    bring(&mut fetcher, &blocks, 1, &world.block(1).slice(..100));
+    assert_eq!(world.content.lock().first_missing(BLOCK, BLOCK + 100), None);
+    fetcher.finish_up();
+    let state = world.content.lock();
+    // The download is not over yet.
+    assert!(state.half_of(1).is_none() && state.fetches.len() == 1);
+    assert_eq!(state.first_missing(BLOCK, BLOCK + 100), Some(BLOCK));
+    assert!(state.is_coming(BLOCK), "who waits for it is told if it fails");
+}
+
+#[test]
+fn half_a_block_that_comes_wrong_after_the_file_was_proved_may_come_once_more() {
+    let world = World::new(3);
+    let (mut fetcher, blocks) = world.fetcher();
+    world.show_half(&mut fetcher, &blocks, 1, &world.block(1));
+    fetcher.finish_up();
+    world.content.lock().proved = true;
+    assert_eq!(
+        take(&mut fetcher, &blocks, BLOCK, &world.wrong_block(1)),
+        Err("broken")
+    );
+    assert_eq!(fetcher.written, world.block(1).len() as u64 / 2);
+    bring(&mut fetcher, &blocks, 1, &world.block(1));
+    let right = crc32fast::hash(&world.block(1));
+    assert_eq!(world.content.lock().sum_of(1), Some(right));
 }
