@@ -559,3 +559,6 @@ impl Drop for Ending<'_> {
         self.content.announce_hash();
     }
 }
+
+#[cfg(test)]
+mod tests;

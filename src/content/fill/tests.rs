@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::blocks::{BLOCK, Blocks, span_of};
-use super::fetch::{Break, Fetcher};
-use super::hashing;
-use super::reader::Reader;
-use super::state::{Fetch, Hasher, Path};
-use super::{Content, Identity, Settings, Store};
+use super::super::blocks::{BLOCK, Blocks, span_of};
+use super::super::fetch::{Break, Fetcher};
+use super::super::hashing;
+use super::super::reader::Reader;
+use super::super::state::{Fetch, Hasher, Path};
+use super::super::{Content, Identity, Settings, Store};
 use crate::repository::model::{FilePlace, Owner, RecordId};
 use crate::repository::{self, Repository};
 
