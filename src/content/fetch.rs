@@ -181,12 +181,14 @@ pub(super) struct Fetcher<'a> {
     /// Holds one of the few permissions to go on without demand.
     pub(super) may_run_ahead: bool,
     pub(super) received: u64,
+    /// The hash did not go on for so long that it is not waited for again.
+    pub(super) gave_up_on_hash: bool,
     /// Bytes of blocks that were missing. What is received again, to get to what is missing, is no progress.
     pub(super) written: u64,
 }
 
 impl<'a> Fetcher<'a> {
-    fn new(content: &'a Arc<Content>, id: u64) -> Self {
+    pub(super) fn new(content: &'a Arc<Content>, id: u64) -> Self {
         let generation = content
             .lock()
             .fetch(id)
@@ -199,13 +201,14 @@ impl<'a> Fetcher<'a> {
             generation,
             filler: None,
             may_run_ahead: false,
+            gave_up_on_hash: false,
             received: 0,
             written: 0,
         }
     }
 
     /// Gives back what it holds.
-    fn finish_up(&mut self) {
+    pub(super) fn finish_up(&mut self) {
         if std::mem::take(&mut self.may_run_ahead) {
             self.store.end_ahead();
         }
@@ -216,6 +219,11 @@ impl<'a> Fetcher<'a> {
             // An earlier half that did not come again is longer.
             if state.generation == self.generation && filler.half.is_none() {
                 state.keep_half(self.id, filler.block, filler.filled, filler.crc.finalize());
+            }
+            // What was served of it is noted: nothing more may be.
+            if let Some(fetch) = state.fetch(self.id) {
+                fetch.filling = None;
+                fetch.position = start;
             }
         }
     }

@@ -85,12 +85,12 @@ impl Content {
     /// when somebody asks.
     pub fn doubt(&self, offset: u64, end: u64) {
         let mut state = self.state.lock();
-        if state.is_complete() {
+        if state.is_complete() || state.proved {
             return;
         }
         for block in offset / BLOCK..end.min(self.size()).div_ceil(BLOCK) {
             self.store.ledger().give_back(state.lose(block));
-            state.forget_sum(block);
+            state.doubt(block);
         }
     }
 

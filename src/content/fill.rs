@@ -14,17 +14,14 @@ use super::file::{Content, stopping};
 use super::fresh::{Fresh, Pieces};
 use super::hashing;
 use super::state::{Copy, Filling, Hasher, State};
-use super::verify::OrderedHash;
 use super::{Identity, Result};
 use crate::error::{Error, Kind};
 
 /// How many blocks to hash before looking up, once the last one came.
 const CATCH_UP_AT_END: u64 = 64;
 
-/// How many blocks may wait for being hashed before downloads wait too: enough for the hash never to lack any.
-const MOST_UNHASHED: u64 = 32;
-
-/// How long a download waits for the hash, to go on then. Longer than hashing all that is there takes.
+/// How long a download waits for the hash, to go on then, and not to wait for it again. Longer than hashing takes what
+/// downloads may be ahead by.
 const LONGEST_WAIT_FOR_HASH: Duration = Duration::from_secs(10);
 
 /// How long to wait for the thread that hashes before telling it again to end.
@@ -38,20 +35,22 @@ const ROOM_AT_ONCE: u64 = 16 * BLOCK;
 
 /// A block that is kept in memory.
 #[derive(Clone)]
-struct Held {
+pub(super) struct Held {
     pieces: Arc<Pieces>,
     /// And not on disk.
     is_sole: bool,
 }
 
 /// What became of a block that came.
-enum Settled {
+pub(super) enum Settled {
     /// It is there.
     There,
     /// It completes a file that is not compared with its checksum yet, or is the last and in memory alone.
     Completes,
     /// It is the last, and others are in memory alone.
     HasSoles,
+    /// It was doubted while it came, and has to come again.
+    Doubted,
 }
 
 impl Fetcher<'_> {
@@ -110,11 +109,19 @@ impl Fetcher<'_> {
                 filler.crc.update(again);
                 let is_same = filler.crc.clone().finalize() == half.crc;
                 filler.crc.update(rest);
-                if !is_same {
-                    return Err(self.differs(block));
-                }
                 filler.half = None;
-                self.content.lock().forget_half(block);
+                let filled = filler.filled;
+                let mut state = self.content.lock();
+                // Unless it was doubted meanwhile.
+                let is_known = state.half_of(block).is_some();
+                if is_known && !is_same {
+                    drop(state);
+                    let (start, end) = span_of(block, self.size);
+                    self.filler = None;
+                    self.store.ledger().give_back(end - start);
+                    return Err(self.differs(block, filled));
+                }
+                state.forget_half(block);
             }
             _ => filler.crc.update(bytes),
         }
@@ -142,6 +149,7 @@ impl Fetcher<'_> {
                 pieces: Vec::new(),
             });
             fetch.shown = false;
+            fetch.doubted = false;
             state.half_of(block)
         };
         let (start, end) = span_of(block, self.size);
@@ -154,21 +162,27 @@ impl Fetcher<'_> {
     /// A download must not run away from the hash. The last block waits for the hash of all others, which one core computes
     /// as fast as it can only if the rest leaves it that core. And what is not hashed yet can't be dropped if there is no
     /// room for the file.
-    fn wait_for_hash(&self, position: u64) {
-        let most = self.store.limits().most / 2;
+    fn wait_for_hash(&mut self, position: u64) {
+        if self.gave_up_on_hash {
+            return;
+        }
+        let (content, store) = (self.content, self.store);
+        let most = store.limits().most / 2;
         let until = Instant::now() + LONGEST_WAIT_FOR_HASH;
-        let mut state = self.content.lock();
+        let mut state = content.lock();
         let is_far = |state: &State| {
-            state.unhashed_run() > MOST_UNHASHED
-                || (!state.has_room && position.saturating_sub(state.hashed) > most)
+            state.runs_away() || (!state.has_room && position.saturating_sub(state.hashed) > most)
         };
         while state.hasher == Hasher::Follows
             && !state.unhashed().is_empty()
             && is_far(&state)
-            && Instant::now() < until
-            && !self.store.is_stopping()
+            && !store.is_stopping()
         {
-            self.content.wait_for_bytes(&mut state, LONGEST_STEP);
+            if Instant::now() >= until {
+                self.gave_up_on_hash = true;
+                break;
+            }
+            content.wait_for_bytes(&mut state, LONGEST_STEP);
         }
     }
 
@@ -243,9 +257,10 @@ impl Fetcher<'_> {
                 self.mark(block, crc, blocks)?;
                 is_written = true;
             }
-            match self.settle(block, false, fresh.clone())? {
+            match self.settle(block, None, fresh.clone())? {
                 Settled::There => break,
                 Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Doubted => return Ok(self.leave_out(block, blocks)),
                 Settled::Completes => match &mut fresh {
                     // It is read back from the disk.
                     Some(fresh) if fresh.is_sole => fresh.is_sole = false,
@@ -310,12 +325,13 @@ impl Fetcher<'_> {
                 return Ok(());
             }
         }
-        Err(self.differs(block))
+        let (start, end) = span_of(block, self.size);
+        Err(self.differs(block, end - start))
     }
 
-    /// A block that was there before, or the beginning of it, came as another one.
-    fn differs(&mut self, block: u64) -> Break {
-        let (start, end) = span_of(block, self.size);
+    /// A block that was there before, or the beginning of it, came as another one: so many bytes of it.
+    fn differs(&mut self, block: u64, came: u64) -> Break {
+        let start = block * BLOCK;
         let (place, proved) = {
             let mut state = self.content.lock();
             if state.generation != self.generation {
@@ -330,7 +346,7 @@ impl Fetcher<'_> {
         let what = format!("sent other bytes for block {block} than before");
         if proved {
             // What was there was right, so this is not, and nobody has seen it.
-            self.written -= end - start;
+            self.written -= came;
             let what = format!("{place} {what}");
             return Break::Broken(Error::new(Kind::Corrupt, what));
         }
@@ -353,12 +369,27 @@ impl Fetcher<'_> {
         self.content.compare_later();
     }
 
-    /// The block is there from now on, unless something has to be done before.
-    fn settle(&self, block: u64, verified: bool, fresh: Option<Held>) -> Result<Settled, Break> {
+    /// The block is there from now on, unless something has to be done before. All of the file is right with it if it was
+    /// `verified` by a hash of this age, and no byte was doubted since.
+    pub(super) fn settle(
+        &self,
+        block: u64,
+        verified: Option<u64>,
+        fresh: Option<Held>,
+    ) -> Result<Settled, Break> {
         let mut state = self.content.lock();
         if state.generation != self.generation {
             return Err(Break::Stop);
         }
+        if let Some(fetch) = state.fetch(self.id)
+            && std::mem::take(&mut fetch.doubted)
+        {
+            fetch.filling = None;
+            fetch.position = (block + 1) * BLOCK;
+            state.forget_sum(block);
+            return Ok(Settled::Doubted);
+        }
+        let verified = verified == Some(state.hash_age);
         if !verified && state.checked && state.completes(block) {
             return Ok(Settled::Completes);
         }
@@ -372,6 +403,7 @@ impl Fetcher<'_> {
             });
         }
         state.presence.set(block, true);
+        state.note_gap_closed(block);
         if let Some(Held { pieces, is_sole }) = fresh
             && (is_sole || state.hasher == Hasher::Follows)
         {
@@ -385,6 +417,8 @@ impl Fetcher<'_> {
             && let Copy::Partial(blocks) = &state.copy
         {
             state.copy = Copy::Complete(Arc::clone(blocks));
+            // All of it is on disk, and nothing is left to be hashed.
+            state.fresh.clear();
             // Nothing is fetched ahead for them any more.
             for reading in state.readers.values_mut() {
                 reading.share = None;
@@ -418,36 +452,51 @@ impl Fetcher<'_> {
             drop(ending);
             let lost = self.content.lock().lose(damaged);
             self.store.ledger().give_back(lost);
-            return self.settle_last(block, false, blocks);
+            return self.settle_last(block, None, blocks);
         }
-        let Some(hash) = ending.hash.take() else {
+        let Some(hashing::Taken { hash, age }) = ending.taken.take() else {
             return Ok(false);
         };
         let found = hash.finish();
         if found != md5 {
+            if self.content.lock().hash_age != age {
+                // Bytes of it were doubted meanwhile, and come again.
+                drop(ending);
+                return self.settle_last(block, None, blocks);
+            }
             self.content.mismatch(&format!("has the MD5 {found}"));
             return Err(Break::Stop);
         }
         self.store.forget_mismatch(&self.content.stem);
-        self.settle_last(block, true, blocks)?;
+        let is_there = self.settle_last(block, Some(age), blocks)?;
         self.note_complete(blocks);
-        Ok(true)
+        Ok(is_there)
     }
 
     /// Settles a block that is on disk. Tells whether it is there now.
-    fn settle_last(&self, block: u64, verified: bool, blocks: &Blocks) -> Result<bool, Break> {
+    fn settle_last(&self, block: u64, verified: Option<u64>, blocks: &Blocks) -> Result<bool, Break> {
         loop {
             match self.settle(block, verified, None)? {
                 Settled::There => return Ok(true),
                 Settled::HasSoles => self.write_soles(blocks)?,
+                Settled::Doubted => return Ok(self.leave_out(block, blocks)),
                 Settled::Completes => return Ok(false),
             }
         }
     }
 
+    /// A block that was written is not kept, and whoever waits for it is fetched for anew. False: it is not there.
+    fn leave_out(&self, block: u64, blocks: &Blocks) -> bool {
+        if let Err(error) = blocks.unmark(block) {
+            log::warn!("cache: the map of {}: {error}", self.content.stem);
+        }
+        self.content.replan();
+        false
+    }
+
     /// Hashes to the end of the file. Tells a block that is not what it was.
     fn hash_rest(&self, ending: &mut Ending<'_>, blocks: &Arc<Blocks>) -> Result<Option<u64>, Break> {
-        let Some(hash) = &mut ending.hash else {
+        let Some(hashing::Taken { hash, .. }) = &mut ending.taken else {
             return Ok(None);
         };
         while hash.position() < self.size {
@@ -484,8 +533,7 @@ impl Fetcher<'_> {
         state.hasher = Hasher::Leaves;
         Ending {
             content: self.content,
-            generation: state.generation,
-            hash: Some(hashing::take(&mut state)),
+            taken: Some(hashing::take(&mut state)),
         }
     }
 }
@@ -494,8 +542,7 @@ impl Fetcher<'_> {
 /// was right, it goes back as far as it got.
 struct Ending<'a> {
     content: &'a Content,
-    generation: u64,
-    hash: Option<OrderedHash>,
+    taken: Option<hashing::Taken>,
 }
 
 impl Drop for Ending<'_> {
@@ -503,16 +550,15 @@ impl Drop for Ending<'_> {
         {
             let mut state = self.content.lock();
             state.hasher = Hasher::Idle;
-            if state.generation == self.generation && !state.proved {
-                match self.hash.take() {
-                    Some(hash) => {
-                        state.hashed = hash.position();
-                        state.hash = Some(hash);
-                    }
-                    None => state.forget_hash(),
-                }
+            match self.taken.take() {
+                Some(taken) => taken.give_back(&mut state),
+                None if !state.proved => state.forget_hash(),
+                None => {}
             }
         }
         self.content.announce_hash();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,12 @@ impl Room {
         })
     }
 
+    /// How many bytes of it are taken.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// For one block, if there is any left.
     pub(super) fn take(self: &Arc<Self>) -> Option<Held> {
         let taken = self.taken.fetch_add(BLOCK, Ordering::Relaxed);
@@ -216,7 +222,7 @@ mod tests {
         fresh.is_written(1);
         assert!(!fresh.remove(1) && fresh.remove(5) && !fresh.remove(5));
         drop(fresh);
-        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(room.taken(), 0);
     }
 
     #[test]
@@ -253,7 +259,7 @@ mod tests {
                 .all(|file| file.soles(0..100).len() == file.blocks.len())
         );
         files.iter_mut().for_each(Fresh::clear);
-        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(room.taken(), 0);
         assert!(Room::of(0).take().is_none(), "without memory nothing is kept");
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
         if !state.checked || state.proved || state.hasher != Hasher::Idle {
             return;
         }
-        state.hasher = Hasher::Follows;
+        state.begin_to_hash();
     }
     let (follower, blocks) = (Arc::clone(content), Arc::clone(blocks));
     let started = thread::Builder::new()
@@ -61,7 +61,8 @@ pub(super) fn start(content: &Arc<Content>, blocks: &Arc<Blocks>) {
 
 /// Hashes until nothing is fetched any more, the hash is wanted, or the copy is another.
 fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
-    while let Some((mut hash, step)) = next_step(content, blocks) {
+    while let Some((mut taken, step)) = next_step(content, blocks) {
+        let hash = &mut taken.hash;
         let result = match step {
             Step::InMemory(blocks) => {
                 for pieces in blocks {
@@ -79,8 +80,7 @@ fn follow(content: &Arc<Content>, blocks: &Arc<Blocks>) {
             return;
         }
         // What was hashed before a block that can't be read counts, and goes on when that one came again.
-        state.hashed = hash.position();
-        state.hash = Some(hash);
+        taken.give_back(&mut state);
         if let Err(fault) = &result {
             end(&mut state);
             if let ReadFault::Damaged(block) = fault {
@@ -102,7 +102,7 @@ fn end(state: &mut State) {
 }
 
 /// Blocks to go on with.
-enum Step {
+pub(super) enum Step {
     /// These.
     InMemory(Vec<Arc<Pieces>>),
     /// So many.
@@ -111,7 +111,7 @@ enum Step {
 
 /// Waits for blocks that continue the hash, and takes it, with what there is. If there is nothing to wait for, the thread
 /// counts as ended.
-fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, Step)> {
+pub(super) fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(Taken, Step)> {
     let mut state = content.lock();
     loop {
         let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
@@ -137,11 +137,32 @@ fn next_step(content: &Content, blocks: &Arc<Blocks>) -> Option<(OrderedHash, St
 }
 
 /// Takes the hash as far as it got, or begins one.
-pub(super) fn take(state: &mut State) -> OrderedHash {
-    state.hash.take().unwrap_or_else(|| {
+pub(super) fn take(state: &mut State) -> Taken {
+    let hash = state.hash.take().unwrap_or_else(|| {
         state.hashed = 0;
         OrderedHash::new()
-    })
+    });
+    Taken {
+        hash,
+        age: state.hash_age,
+    }
+}
+
+/// The hash in the hands of a thread.
+pub(super) struct Taken {
+    pub(super) hash: OrderedHash,
+    /// The state's `hash_age` when it was taken.
+    pub(super) age: u64,
+}
+
+impl Taken {
+    /// Goes back as far as it got, unless it was forgotten meanwhile.
+    pub(super) fn give_back(self, state: &mut State) {
+        if self.age == state.hash_age {
+            state.hashed = self.hash.position();
+            state.hash = Some(self.hash);
+        }
+    }
 }
 
 /// Reads a block for the hash. What the disk made of it since it came is not hashed, and not what was not served.
@@ -155,7 +176,12 @@ pub(super) fn read_back(content: &Content, block: u64, blocks: &Arc<Blocks>) -> 
     let (bytes, crc) = blocks.read_summed(block)?;
     let mut state = content.lock();
     let is_current = state.blocks().is_some_and(|now| Arc::ptr_eq(now, blocks));
-    if is_current && !state.note_sum(block, crc) {
+    // Of a block that was taken away meanwhile these bytes may be doubted: another one may come.
+    let is_same = match state.presence.has(block) {
+        true => state.note_sum(block, crc),
+        false => state.sum_of(block).is_none_or(|sum| sum == crc),
+    };
+    if is_current && !is_same {
         return Err(ReadFault::Damaged(block));
     }
     Ok(bytes)

@@ -12,7 +12,7 @@
 //! | `whole` | complete copies: reading at once, comparing, handing to the kernel |
 //! | `given` | their files while somebody else uses them |
 //! | `stamp` | what tells that a data file was not touched |
-//! | `state` | what is known of them, as data |
+//! | `state`, `sums` | what is known of them, as data |
 //! | `plan` | the ladder's decisions: what to fetch for whom |
 //! | `judge` | whether to go on with it |
 //! | `fetch` | one download on its thread: what it asks for, when it pauses or ends |
@@ -22,9 +22,8 @@
 //! | `budget` | one budget for what is fetched ahead |
 //! | `width` | how many ranges at once pay |
 //! | `thrift` | how long they are where requests are limited |
-//! | `hashing` | the thread that hashes what came |
+//! | `hashing`, `verify` | the thread that hashes what came, the MD5 of bytes that come in any order |
 //! | `fresh` | blocks that are still in memory |
-//! | `verify` | the MD5 of bytes that come in any order |
 //! | `opening` | opening a cache, and what is done about it in the background |
 //! | `evict` | room: what goes first |
 //! | `pins` | what the user wants to keep |
@@ -69,6 +68,7 @@ mod readahead;
 mod reader;
 mod stamp;
 mod state;
+mod sums;
 mod thrift;
 mod verify;
 mod whole;

@@ -309,6 +309,7 @@ fn begin(state: &mut State, next: Next) -> u64 {
         position: from,
         filling: None,
         shown: false,
+        doubted: false,
         started: Instant::now(),
         received: 0,
         note: None,

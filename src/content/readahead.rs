@@ -13,7 +13,7 @@ const EARNED: u64 = 2;
 const EARNED_BY_PART: u64 = 4;
 
 /// How far out of order the pieces of one sequential reader arrive. The kernel asks in pieces of 128 or 256 KiB, up to four
-/// at a time, from several threads; in pieces of up to 1 MiB where root mounted, of which one may overtake another.
+/// at a time, from several threads, so that one may overtake another (`mount/kernel.rs` says how far it reads ahead).
 const SLACK: u64 = 512 * 1024;
 
 /// Smaller reads must follow each other exactly to count as sequential; the kernel's read-ahead pieces need not.

@@ -4,7 +4,6 @@
 //! decides on it. Nothing here may wait, do I/O on data, or call a reply.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -134,6 +133,8 @@ pub(super) struct Fetch {
     pub(super) filling: Option<Filling>,
     /// Reads were answered from that block.
     pub(super) shown: bool,
+    /// And what they saw was doubted: it is not kept.
+    pub(super) doubted: bool,
     /// When it began.
     pub(super) started: Instant,
     /// Bytes received.
@@ -214,13 +215,18 @@ pub(super) struct State {
     pub(super) hash: Option<OrderedHash>,
     /// Who has it else.
     pub(super) hasher: Hasher,
+    /// Counts how often what was hashed was forgotten: what a thread has in hand then is worth nothing.
+    pub(super) hash_age: u64,
+    /// Up to this block was there, without a gap, what the hash has to catch up with: since the thread that hashes began,
+    /// or since a gap closed before it. No download waits for that.
+    pub(super) behind: u64,
     /// Blocks that are still in memory.
     pub(super) fresh: Fresh,
     /// The CRC of each block that was written or checked, 0 of the others: what comes again has to be the same, as it was
     /// served or hashed.
-    sums: Vec<u32>,
+    pub(super) sums: Vec<u32>,
     /// Blocks of which only the beginning came, and was served. One for each download that ended like that.
-    halves: Vec<Half>,
+    pub(super) halves: Vec<Half>,
     /// How often the data file was given away: no block may be taken from it.
     pub(super) handed_out: u64,
     /// What the data file of a complete copy was when its trusted blocks were compared.
@@ -255,6 +261,8 @@ impl State {
             proved: false,
             hash: None,
             hasher: Hasher::Idle,
+            hash_age: 0,
+            behind: 0,
             fresh: Fresh::default(),
             sums: Vec::new(),
             halves: Vec::new(),
@@ -309,95 +317,6 @@ impl State {
         None
     }
 
-    /// Whether nothing else is missing for the checksum. What was hashed may be gone again: if it comes again, it is the
-    /// same.
-    pub(super) fn completes(&self, block: u64) -> bool {
-        let from = self.hashed / BLOCK;
-        !self.proved
-            && self.presence.next_missing(from) == Some(block)
-            && self.presence.next_missing(block + 1).is_none()
-    }
-
-    /// The blocks that have to stay until they are hashed: all that follow what was hashed without a gap, so all that
-    /// somebody who reads in order was served. While they are being hashed also those after the gap, which comes next.
-    pub(super) fn unhashed(&self) -> Range<u64> {
-        let next = self.hashed / BLOCK;
-        if !self.checked || self.proved || !self.presence.has(next) {
-            return 0..0;
-        }
-        match self.hasher {
-            Hasher::Idle => next..self.presence.next_missing(next).unwrap_or(u64::MAX),
-            Hasher::Follows | Hasher::Leaves => next..u64::MAX,
-        }
-    }
-
-    /// How many blocks could be hashed at once.
-    pub(super) fn unhashed_run(&self) -> u64 {
-        let next = self.hashed / BLOCK;
-        let end = self.presence.next_missing(next);
-        end.unwrap_or_else(|| blocks_in(self.size)).saturating_sub(next)
-    }
-
-    /// A block that was there and was lost before it was hashed, because the disk changed it. Until it came again,
-    /// nobody can tell whether what was served is right.
-    fn lost_unhashed(&self) -> Option<u64> {
-        if !self.checked || self.proved || self.is_complete() {
-            return None;
-        }
-        let next = self.presence.next_missing(self.hashed / BLOCK)?;
-        self.sum_of(next).map(|_| next)
-    }
-
-    /// The CRC of a block that was written or checked, even if it is gone.
-    pub(super) fn sum_of(&self, block: u64) -> Option<u32> {
-        // An index of a Vec, if it is one.
-        let sum = self.sums.get(block as usize).copied();
-        sum.filter(|sum| *sum != 0)
-    }
-
-    /// Notes the CRC of a block. False, and nothing is done, if it had another one.
-    pub(super) fn note_sum(&mut self, block: u64, crc: u32) -> bool {
-        if let Some(known) = self.sum_of(block) {
-            return known == crc;
-        }
-        if self.checked {
-            if self.sums.is_empty() {
-                self.sums = vec![0; blocks_in(self.size) as usize];
-            }
-            if let Some(sum) = self.sums.get_mut(block as usize) {
-                *sum = crc;
-            }
-        }
-        true
-    }
-
-    /// A block that came was wrong: another one may come in its place.
-    pub(super) fn forget_sum(&mut self, block: u64) {
-        if let Some(sum) = self.sums.get_mut(block as usize) {
-            *sum = 0;
-        }
-        // Should a thread be hashing it right now, all is found wrong in the end and fetched again.
-        if self.hashed > block * BLOCK {
-            self.forget_hash();
-        }
-    }
-
-    /// Forgets what was hashed.
-    pub(super) fn forget_hash(&mut self) {
-        self.hash = None;
-        self.fresh.clear_copies();
-        self.hashed = 0;
-        self.proved = false;
-    }
-
-    /// Forgets all that was known of the bytes of a copy.
-    pub(super) fn forget_bytes(&mut self) {
-        self.forget_hash();
-        self.fresh.clear();
-        self.sums = Vec::new();
-        self.halves = Vec::new();
-    }
-
     /// Reads are answered from blocks that are being written, up to and with the one at `end`.
     pub(super) fn note_shown(&mut self, offset: u64, end: u64) {
         let touched = offset / BLOCK..end.div_ceil(BLOCK);
@@ -415,7 +334,7 @@ impl State {
         let generation = self.generation;
         let is_shown = self
             .fetch(id)
-            .is_some_and(|fetch| fetch.shown && fetch.generation == generation);
+            .is_some_and(|fetch| fetch.shown && !fetch.doubted && fetch.generation == generation);
         if self.checked && is_shown && length > 0 {
             self.halves.push(Half { block, length, crc });
         }
@@ -426,7 +345,7 @@ impl State {
         self.halves.iter().find(|half| half.block == block).copied()
     }
 
-    /// It came again, and was the same.
+    /// It came again, and was the same, or may be another.
     pub(super) fn forget_half(&mut self, block: u64) {
         self.halves.retain(|half| half.block != block);
     }
@@ -443,11 +362,11 @@ impl State {
             .map(|filling| block * BLOCK + filling.filled)
     }
 
-    /// The blocks that are coming.
+    /// The blocks that are coming, and may be shown.
     fn fillings(&self) -> impl Iterator<Item = &Filling> {
         self.fetches
             .iter()
-            .filter(|fetch| fetch.generation == self.generation)
+            .filter(|fetch| fetch.generation == self.generation && !fetch.doubted)
             .filter_map(|fetch| fetch.filling.as_ref())
     }
 
@@ -638,13 +557,13 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::ask::Purpose;
     use super::*;
     use crate::repository::model::{Owner, RecordId};
 
     /// A file of four blocks with a checksum, of which these are there.
-    fn state_with(blocks: &[u64]) -> State {
+    pub(in crate::content) fn state_with(blocks: &[u64]) -> State {
         let place = FilePlace {
             owner: Owner::Record(RecordId::new("abcde-12345").unwrap()),
             key: "a".into(),
@@ -677,30 +596,5 @@ mod tests {
         state.hashed = 0;
         state.proved = true;
         assert_eq!(lacks(&state, 3), None);
-    }
-
-    #[test]
-    fn a_block_has_one_sum_until_the_copy_is_another() {
-        let mut state = state_with(&[]);
-        assert!(state.note_sum(1, 7) && state.note_sum(1, 7) && !state.note_sum(1, 8));
-        assert_eq!(
-            (state.sum_of(0), state.sum_of(1), state.sum_of(9)),
-            (None, Some(7), None)
-        );
-        state.forget_bytes();
-        assert!(state.note_sum(1, 8));
-    }
-
-    #[test]
-    fn what_follows_the_hash_without_a_gap_stays() {
-        let mut state = state_with(&[0, 1, 3]);
-        assert_eq!(state.unhashed(), 0..2);
-        state.hasher = Hasher::Leaves;
-        assert_eq!(state.unhashed(), 0..u64::MAX);
-        state.hashed = 2 * BLOCK;
-        assert!(state.unhashed().is_empty(), "what was hashed may go");
-        state.proved = true;
-        state.hashed = 0;
-        assert!(state.unhashed().is_empty());
     }
 }

@@ -107,19 +107,20 @@ impl Lane {
     }
 }
 
+/// Answers one call on a thread of this name. A panic drops the reply, which answers EIO; the thread lives on.
+pub(super) fn survive(thread: &str, call: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+        log::error!("a call panicked on a thread of {thread}; this is a bug in rdmfs");
+    }
+}
+
 impl Shared {
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                // A panic drops the reply, which answers EIO; the thread lives on.
-                if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    log::error!(
-                        "a call panicked in the {} lane; this is a bug in rdmfs",
-                        self.name
-                    );
-                }
+                survive(self.name, job);
                 state = self.state.lock();
                 continue;
             }

@@ -10,12 +10,19 @@ use fuser::ReplyData;
 use super::afterwards::Lanes;
 use super::answers::Shared;
 use super::inline::Inline;
+use super::lanes::survive;
 use crate::error::Result;
 use crate::tree::Handle;
 
 thread_local! {
     /// What a thread reads into: as much as the kernel asks for at once, and the blocks around it.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls with this thread's buffer. The thread takes in what the kernel asks for: without it the mount would end, so a panic
+/// ends no more than the call.
+fn with_buffer(call: impl FnOnce(&mut Vec<u8>)) {
+    survive("the mount", || BUFFER.with_borrow_mut(call));
 }
 
 /// What is to be read.
@@ -44,7 +51,7 @@ impl Read {
             Some(bytes) => reply.data(bytes),
             None => self.read(reply),
         };
-        BUFFER.with_borrow_mut(|buffer| reader.read_complete(offset, size, buffer, answer));
+        with_buffer(|buffer| reader.read_complete(offset, size, buffer, answer));
     }
 
     /// Reads in a lane what may keep a thread waiting.
@@ -74,5 +81,27 @@ impl Read {
             ..
         } = self;
         shared.tree.read(ino, &handle, offset, size, Box::new(answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_panic_ends_its_read_and_neither_the_thread_nor_the_next() {
+        let (reply, answered) = mpsc::channel::<()>();
+        with_buffer(move |_| {
+            let _reply = reply;
+            panic!("on purpose");
+        });
+        assert!(answered.recv().is_err(), "the reply was dropped");
+        let mut length = 0;
+        with_buffer(|buffer| {
+            buffer.push(1);
+            length = buffer.len();
+        });
+        assert_eq!(length, 1);
     }
 }
