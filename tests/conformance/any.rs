@@ -46,8 +46,6 @@ fn any_endpoint_is_called_with_the_token(server: &Server) {
 }
 
 fn all_pages_of_a_list_are_fetched(server: &Server) {
-    // It makes communities: see `on_both_one_at_a_time`.
-    let _alone = crate::server::alone();
     let slug = unique("pages");
     for n in 0..3 {
         let document = crate::communities::community_document(&format!("{slug}-{n}"));
