@@ -3,6 +3,8 @@
 //!
 //! On the content floor, against the sandbox repository, as `tests/content.rs`.
 
+mod floor;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -64,31 +66,17 @@ impl World {
             token: Some(Token::new(ALICE).unwrap()),
             ..repository::Settings::default()
         });
-        let mut settings = Settings {
-            directory: self.folder.path().join("cache"),
-            limit: 1 << 30,
-            keep_free: 0.0,
-            connections: 4,
-            window: 32 * MIB,
-            memory: 128 * MIB,
-            is_private: false,
-        };
+        let mut settings = floor::settings(self.folder.path().join("cache"));
         change(&mut settings);
         Store::open(settings, Arc::new(repository.unwrap())).unwrap()
     }
 
     fn place(&self, file: usize) -> FilePlace {
-        FilePlace {
-            owner: Owner::Record(RecordId::new(&self.record).unwrap()),
-            key: file.to_string().into(),
-        }
+        floor::place(&self.record, &file.to_string())
     }
 
     fn identity(&self, file: usize) -> Identity {
-        Identity::Md5 {
-            md5: Md5::from_hex(&self.files[file].md5()).unwrap(),
-            size: self.files[file].size(),
-        }
+        floor::identity(&self.files[file])
     }
 
     fn content(&self, store: &Arc<Store>, file: usize) -> Arc<Content> {

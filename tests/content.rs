@@ -1,5 +1,7 @@
 //! The laws of the content floor, against a repository that misbehaves on demand.
 
+mod floor;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -14,7 +16,7 @@ use rdm_sandbox::{
 };
 use rdmfs::content::{Content, Identity, Reader, Settings, Store};
 use rdmfs::error::{Kind, Result};
-use rdmfs::repository::model::{FilePlace, Md5, Owner, RecordId};
+use rdmfs::repository::model::{FilePlace, Owner, RecordId};
 use rdmfs::repository::{self, Limits, Repository, Token};
 
 const KIB: u64 = 1024;
@@ -57,15 +59,7 @@ impl World {
     }
 
     fn settings(&self) -> Settings {
-        Settings {
-            directory: self.folder.path().join("cache"),
-            limit: 1 << 30,
-            keep_free: 0.0,
-            connections: 4,
-            window: 32 * MIB,
-            memory: 128 * MIB,
-            is_private: false,
-        }
+        floor::settings(self.folder.path().join("cache"))
     }
 
     fn repository(&self) -> Arc<Repository> {
@@ -94,17 +88,11 @@ impl World {
     }
 
     fn place(&self, file: usize) -> FilePlace {
-        FilePlace {
-            owner: Owner::Record(RecordId::new(&self.record).unwrap_or_else(|| panic!("{}", self.record))),
-            key: self.files[file].0.as_str().into(),
-        }
+        floor::place(&self.record, &self.files[file].0)
     }
 
     fn identity(&self, file: usize) -> Identity {
-        Identity::Md5 {
-            md5: Md5::from_hex(&self.files[file].1.md5()).unwrap(),
-            size: self.files[file].1.size(),
-        }
+        floor::identity(&self.files[file].1)
     }
 
     fn content(&self, store: &Arc<Store>, file: usize) -> Arc<Content> {

@@ -2,6 +2,8 @@
 //!
 //! On the content floor, against the sandbox repository. Damage in a running mount is in `tests/cli/cache.rs`.
 
+mod floor;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use rdm_sandbox::{Data, Generator, NewRecord, Sandbox};
 use rdmfs::content::{Identity, Reader, Settings, Store, Wanted, Work};
-use rdmfs::repository::model::{FilePlace, Md5, Owner, RecordId};
+use rdmfs::repository::model::FilePlace;
 use rdmfs::repository::{self, Repository};
 use rdmfs::status::Fate;
 
@@ -53,29 +55,20 @@ impl World {
             ..repository::Settings::default()
         });
         let settings = Settings {
-            directory: self.folder.path().to_owned(),
-            limit: 1 << 30,
-            keep_free: 0.0,
             connections: 2,
             window: 1 << 20,
             memory: 8 << 20,
-            is_private: false,
+            ..floor::settings(self.folder.path().to_owned())
         };
         Store::open(settings, Arc::new(repository.unwrap())).unwrap()
     }
 
     fn place(&self, file: usize) -> FilePlace {
-        FilePlace {
-            owner: Owner::Record(RecordId::new(&self.record).unwrap()),
-            key: file.to_string().into(),
-        }
+        floor::place(&self.record, &file.to_string())
     }
 
     fn identity(&self, file: usize) -> Identity {
-        Identity::Md5 {
-            md5: Md5::from_hex(&self.files[file].md5()).unwrap(),
-            size: SIZE,
-        }
+        floor::identity(&self.files[file])
     }
 
     fn open(&self, store: &Arc<Store>, file: usize) -> Reader {

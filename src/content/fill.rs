@@ -206,7 +206,7 @@ impl Fetcher<'_> {
     }
 
     /// Tells readers how far the bytes are.
-    fn publish(&mut self, position: u64) {
+    fn publish(&self, position: u64) {
         let ready = {
             let mut state = self.content.lock();
             state.progress = Instant::now();

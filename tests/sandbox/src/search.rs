@@ -66,6 +66,16 @@ struct Params {
     all_versions: bool,
 }
 
+/// The orders that every list of records knows.
+const SORTS: [&str; 6] = [
+    "bestmatch",
+    "newest",
+    "oldest",
+    "version",
+    "updated-desc",
+    "updated-asc",
+];
+
 /// Results beyond this one can't be reached.
 const WINDOW: usize = 10_000;
 
@@ -117,16 +127,7 @@ fn shown<'a>(
 /// `GET /records`: the latest version of each record that one may see.
 pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
     let kind = call.accepts(records::JSON)?;
-    let sorts = [
-        "bestmatch",
-        "newest",
-        "oldest",
-        "version",
-        "updated-desc",
-        "updated-asc",
-        "mostviewed",
-        "mostdownloaded",
-    ];
+    let sorts = [&SORTS[..], &["mostviewed", "mostdownloaded"]].concat();
     let params = Params::parse(call, "bestmatch", "newest", &sorts)?;
     let (mut store, mut index) = (app.store.lock(), app.index.lock());
     index.refresh(app, &mut store);
@@ -147,15 +148,7 @@ pub(crate) fn records(app: &App, call: &Call) -> Result<Reply, Failure> {
 /// `GET /communities/{id}/records`
 pub(crate) fn of_community(app: &App, call: &Call) -> Result<Reply, Failure> {
     let kind = call.accepts(records::JSON)?;
-    let sorts = [
-        "bestmatch",
-        "newest",
-        "oldest",
-        "version",
-        "updated-desc",
-        "updated-asc",
-    ];
-    let params = Params::parse(call, "bestmatch", "newest", &sorts)?;
+    let params = Params::parse(call, "bestmatch", "newest", &SORTS)?;
     let (mut store, mut index) = (app.store.lock(), app.index.lock());
     index.refresh(app, &mut store);
     let community = store.communities.readable(&call.target.id, call.user)?.id.clone();
@@ -173,15 +166,7 @@ pub(crate) fn of_community(app: &App, call: &Call) -> Result<Reply, Failure> {
 pub(crate) fn of_user(app: &App, call: &Call) -> Result<Reply, Failure> {
     let kind = call.accepts(records::JSON)?;
     call.signed_in()?;
-    let sorts = [
-        "bestmatch",
-        "updated-desc",
-        "updated-asc",
-        "newest",
-        "oldest",
-        "version",
-    ];
-    let params = Params::parse(call, "bestmatch", "updated-desc", &sorts)?;
+    let params = Params::parse(call, "bestmatch", "updated-desc", &SORTS)?;
     let (mut store, mut index) = (app.store.lock(), app.index.lock());
     index.refresh(app, &mut store);
     let own = index.documents.iter().filter(|((id, draft), document)| {
